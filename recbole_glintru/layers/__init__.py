@@ -1,0 +1,1 @@
+"""Pieces of the papers: one module a piece, with the number of its equation."""

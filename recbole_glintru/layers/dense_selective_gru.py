@@ -1,0 +1,107 @@
+"""The recurrent expert of GLINT-RU: a GRU between two temporal convolutions, with a selective gate (eq. 5 to 9)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from recbole_glintru.layers.temporal_conv import NoTemporalConv, TemporalConv, window_before
+from recbole_glintru.ops.precision import at_least_float32, float32_region
+
+ACTIVATIONS = {"silu": F.silu, "relu": F.relu, "sigmoid": torch.sigmoid, "elu": F.elu}
+
+
+class SelectiveGate(nn.Module):
+    """activation(delta_1(C)) W_Omega + b_Omega, eq. 9: what of the recurrent states is let through.
+
+    Args:
+        hidden_size: d.
+        reduction: the inner width is d divided by it.
+        activation: one of `ACTIVATIONS`; the paper's is silu, its appendix C compares the others.
+        dropout_prob: dropout on the output.
+    """
+
+    def __init__(self, hidden_size: int, reduction: int, activation: str, dropout_prob: float):
+        super().__init__()
+        self.activation = ACTIVATIONS[activation]
+        self.reduce = nn.Linear(hidden_size, hidden_size // reduction)
+        self.expand = nn.Linear(hidden_size // reduction, hidden_size)
+        self.dropout = nn.Dropout(dropout_prob)
+
+    def forward(self, c: Tensor) -> Tensor:
+        """`[B, T, d]` -> `[B, T, d]`."""
+        return self.dropout(self.expand(self.activation(self.reduce(c))))
+
+
+class DenseSelectiveGRU(nn.Module):
+    """Y = TemporalConv(gate(C) * Phi(GRU(C))) with C = TemporalConv(X W_0 + b_0).
+
+    Args:
+        hidden_size: d.
+        kernel_size: odd width of both convolutions.
+        use_temporal_conv: without it both convolutions are the identity.
+        gru_layers: stacked GRU layers.
+        gru_bias: whether the GRU has biases; eq. 1 has them, the published code has none.
+        gate_reduction, gate_activation, gate_dropout_prob: see `SelectiveGate`.
+        mask_padding: zero the padding before each convolution; without it the published code's numbers come out.
+    """
+
+    def __init__(
+        self,
+        hidden_size: int,
+        kernel_size: int,
+        use_temporal_conv: bool,
+        gru_layers: int,
+        gru_bias: bool,
+        gate_reduction: int,
+        gate_activation: str,
+        gate_dropout_prob: float,
+        mask_padding: bool,
+    ):
+        super().__init__()
+
+        def convolution():
+            return TemporalConv(hidden_size, kernel_size) if use_temporal_conv else NoTemporalConv()
+
+        self.mask_padding = mask_padding
+        self.input_projection = nn.Linear(hidden_size, hidden_size)  # eq. 5, W_0
+        self.input_conv = convolution()  # eq. 5
+        self.gru = nn.GRU(hidden_size, hidden_size, gru_layers, bias=gru_bias, batch_first=True)  # eq. 1, 6
+        self.channel_crossing = nn.Linear(hidden_size, hidden_size)  # eq. 7
+        self.selective_gate = SelectiveGate(hidden_size, gate_reduction, gate_activation, gate_dropout_prob)  # eq. 9
+        self.output_conv = convolution()  # eq. 8
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """The expert's output at every position: x `[B, L, d]`, mask `[B, L] bool` -> `[B, L, d]`."""
+        c, h = self._recur(x, mask)
+        return self.output_conv(self._masked(self._gated(c, h), mask))
+
+    def at_last(self, x: Tensor, mask: Tensor, last: Tensor) -> Tensor:
+        """The expert's output at one position a row: behind the recurrence only what it needs is computed.
+
+        Args:
+            x: `[B, L, d]`.
+            mask: `[B, L] bool`.
+            last: `[B] int64`, the position of the last item.
+
+        Returns:
+            `[B, 1, d]`.
+        """
+        c, h = self._recur(x, mask)
+        window = window_before(last, self.output_conv.kernel_size[0], past_only=self.mask_padding)
+        inside = (window >= 0) & (window < x.shape[1])
+        rows, columns = torch.arange(len(x), device=x.device).unsqueeze(1), window.clamp(0, x.shape[1] - 1)
+        gated = self._gated(c[rows, columns], h[rows, columns])
+        return self.output_conv.at_centre(gated * inside.unsqueeze(-1))
+
+    def _recur(self, x: Tensor, mask: Tensor):
+        # The mask comes after the projection, whose bias would otherwise reach into the padding.
+        c = self.input_conv(self._masked(self.input_projection(x), mask))
+        with float32_region(x):  # rounding errors of half precision add up over the steps
+            h, _ = self.gru(at_least_float32(c))
+        return c, h
+
+    def _gated(self, c: Tensor, h: Tensor) -> Tensor:
+        return self.selective_gate(c) * self.channel_crossing(h)
+
+    def _masked(self, x: Tensor, mask: Tensor) -> Tensor:
+        return x * mask.unsqueeze(-1) if self.mask_padding else x

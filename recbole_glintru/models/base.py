@@ -1,0 +1,105 @@
+"""What every model of the package shares: a history goes in, the state that predicts its next item comes out."""
+
+from typing import Tuple
+
+import torch
+import torch.nn.functional as F
+from recbole.model.abstract_recommender import SequentialRecommender
+from recbole.utils import InputType
+from torch import Tensor, nn
+
+from recbole_glintru import settings
+from recbole_glintru.ops import histories
+
+
+class NextItemRecommender(SequentialRecommender):
+    """Base of the models: a subclass implements `encode` and builds its layers; everything else is here.
+
+    The score of an item is the dot product of its embedding with the encoded state. `predict` and `full_sort_predict`
+    are RecBole's sampled and full-ranking scores, `calculate_loss` its training loss.
+
+    Attributes:
+        losses: the values of `loss_type` that the model can be trained with, and what each needs in a batch.
+        length_invariant: whether a state depends on the history alone and not on how far it is padded. Batches of
+            such a model are cut to their longest history, which changes no result.
+        published_names: regular expressions and replacements that, applied in order, turn a parameter name of the
+            authors' published code into the name here (`recbole_glintru.published`).
+    """
+
+    losses = {"CE": InputType.POINTWISE, "BPR": InputType.PAIRWISE}
+    length_invariant = True
+    published_names: Tuple[Tuple[str, str], ...] = ()
+
+    def __init__(self, config, dataset):
+        super().__init__(config, dataset)
+        self.loss_type = settings.choice(config, "loss_type", self.losses)
+        self.hidden_size = settings.integer(config, "hidden_size")
+        self.item_embedding = nn.Embedding(self.n_items, self.hidden_size, padding_idx=0)
+
+    # ------------------------------------------------------------------------------------- what a model implements
+
+    def encode(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
+        """The state at the last item of each history.
+
+        Args:
+            item_seq: `[B, L] int64`, right-padded with 0.
+            item_seq_len: `[B] int64`, each from 1 to L.
+
+        Returns:
+            `[B, d]`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not implement encode")
+
+    # ------------------------------------------------------------------- what a model with more than items overrides
+
+    def history(self, interaction) -> Tuple[Tensor, ...]:
+        """What `encode` takes, from a batch of RecBole: one tensor with B rows each, `item_seq` and its length first."""
+        return interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]
+
+    def score_items(self, state: Tensor, items: Tensor) -> Tensor:
+        """Scores of one item a row: state `[B, d]`, items `[B]` -> `[B]`."""
+        return (state * self.item_embedding(items)).sum(dim=-1)
+
+    def score_all_items(self, state: Tensor) -> Tensor:
+        """Scores of every item, the padding item 0 included: state `[B, d]` -> `[B, V]`."""
+        return state @ self.item_embedding.weight.T
+
+    # --------------------------------------------------------------------------------------------- RecBole's methods
+
+    def forward(self, item_seq: Tensor, item_seq_len: Tensor, *context: Tensor) -> Tensor:
+        """`encode`, on no more columns than the batch needs: `[B, L]`, `[B]` -> `[B, d]`."""
+        if self.length_invariant:
+            item_seq = histories.trim(item_seq, item_seq_len)
+        return self.encode(item_seq, item_seq_len, *context)
+
+    def calculate_loss(self, interaction) -> Tensor:
+        """The training loss of a batch, a scalar.
+
+        CE is the softmax cross-entropy over all V columns, the padding column included; BPR compares the target with
+        one sampled negative. Both are RecBole's, so that figures compare with its own models.
+        """
+        state = self(*self.history(interaction))
+        target = interaction[self.POS_ITEM_ID]
+        if self.loss_type == "CE":
+            return F.cross_entropy(self.score_all_items(state), target)
+        margin = self.score_items(state, target) - self.score_items(state, interaction[self.NEG_ITEM_ID])
+        return self.pairwise_loss(margin)
+
+    @staticmethod
+    def pairwise_loss(margin: Tensor) -> Tensor:
+        """BPR: mean of -log(1e-10 + sigmoid(target's score - negative's score)); margin `[B]` -> scalar."""
+        return -torch.log(1e-10 + torch.sigmoid(margin)).mean()
+
+    def predict(self, interaction) -> Tensor:
+        """Scores of the pairs (history, item) of a batch: `[B]`.
+
+        RecBole's sampled evaluation sends each history once for every candidate; it is encoded once.
+        """
+        history = self.history(interaction)
+        first, inverse = histories.distinct_rows(history)
+        state = self(*(column[first] for column in history))
+        return self.score_items(state[inverse], interaction[self.ITEM_ID])
+
+    def full_sort_predict(self, interaction) -> Tensor:
+        """Scores of every item for each history of a batch: `[B, V]`."""
+        return self.score_all_items(self(*self.history(interaction)))

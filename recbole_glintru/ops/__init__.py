@@ -1,0 +1,1 @@
+"""Arithmetic: plain functions of tensors."""

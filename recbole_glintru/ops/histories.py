@@ -1,0 +1,52 @@
+"""Histories: which positions are real, where the last one is, which rows of a batch are the same history.
+
+A history is a row of `item_seq: [B, L] int64, right-padded with 0` with its length in `item_seq_len: [B] int64`.
+"""
+
+from typing import Sequence, Tuple
+
+import torch
+from torch import Tensor
+
+
+def valid_positions(item_seq_len: Tensor, length: int) -> Tensor:
+    """Mask of the real positions: `[B, L] bool`, True where the position is below the row's length."""
+    return torch.arange(length, device=item_seq_len.device) < item_seq_len.unsqueeze(1)
+
+
+def at_position(x: Tensor, position: Tensor) -> Tensor:
+    """One position a row: x `[B, L, d]`, position `[B]` -> `[B, d]`."""
+    return x[torch.arange(len(x), device=x.device), position]
+
+
+def trim(item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
+    """Cut the columns that are padding in every row: `[B, L]` -> `[B, longest history]`."""
+    return item_seq[:, : max(1, int(item_seq_len.max()))]
+
+
+def distinct_rows(columns: Sequence[Tensor]) -> Tuple[Tensor, Tensor]:
+    """Find the rows that are equal in every tensor of `columns` (`[B]` or `[B, n]`, integers).
+
+    Returns:
+        first: `[D]`, for each distinct row the index of one row like it;
+        inverse: `[B]`, for each row which of the distinct ones it is, so that `x[first][inverse]` equals `x`.
+
+    Rows are compared by a 64-bit hash, and the outcome is checked against the rows themselves: a collision, should
+    one ever happen, costs time and no correctness.
+    """
+    rows = torch.cat([column.reshape(len(column), -1) for column in columns], dim=1)
+    generator = torch.Generator().manual_seed(0)
+    factors = torch.randint(-(2**62), 2**62, (rows.shape[1],), generator=generator, dtype=torch.int64)
+    keys = (rows * factors.to(rows.device)).sum(dim=1)  # wraps around, as a hash may
+    first, inverse = _first_of_each(keys)
+    if not torch.equal(rows[first][inverse], rows):
+        _, inverse = torch.unique(rows, dim=0, return_inverse=True)
+        first, inverse = _first_of_each(inverse)
+    return first, inverse
+
+
+def _first_of_each(keys: Tensor) -> Tuple[Tensor, Tensor]:
+    values, inverse = torch.unique(keys, return_inverse=True)
+    first = torch.full_like(values, len(keys))
+    first.scatter_reduce_(0, inverse, torch.arange(len(keys), device=keys.device, dtype=values.dtype), "amin")
+    return first, inverse

@@ -1,0 +1,14 @@
+"""Where mixed precision would lose digits that matter."""
+
+import torch
+from torch import Tensor
+
+
+def float32_region(x: Tensor) -> torch.autocast:
+    """A context without autocast, for norms and long sums: cast what goes in with `at_least_float32`."""
+    return torch.autocast(device_type=x.device.type, enabled=False)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """float16 and bfloat16 become float32; float32 and float64 stay."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

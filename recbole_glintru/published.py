@@ -1,0 +1,26 @@
+"""Weights of the authors' published code, in the models of this package.
+
+Each model names, in `published_names`, how a parameter of the published implementation is called here.
+"""
+
+import re
+from typing import Dict, Mapping
+
+from torch import Tensor, nn
+
+
+def translate(model: nn.Module, name: str) -> str:
+    """The name that a parameter of the published code has in `model`."""
+    for pattern, replacement in model.published_names:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def load_published(model: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
+    """Load a `state_dict` of the published code into `model`.
+
+    Raises:
+        RuntimeError: a parameter is missing, is left over or has another shape; the names are in the message.
+    """
+    own: Dict[str, Tensor] = {translate(model, name): tensor for name, tensor in state_dict.items()}
+    model.load_state_dict(own)

@@ -1,0 +1,66 @@
+"""Reading a model's settings from RecBole's configuration: every wrong value is one ValueError that names the key.
+
+`config` is anything that answers `config[key]`, with None for a key that is not there, as RecBole's `Config` does.
+"""
+
+from typing import Any, Iterable, Optional
+
+
+def integer(config, key: str, least: int = 1, most: Optional[int] = None) -> int:
+    """A whole number from `least` to `most`."""
+    value = config[key]
+    if isinstance(value, bool) or not isinstance(value, int) or value < least or (most is not None and value > most):
+        raise _wrong(key, value, f"a whole number from {least}{'' if most is None else f' to {most}'}")
+    return value
+
+
+def odd(config, key: str) -> int:
+    """A positive odd number, as a centred convolution needs."""
+    value = config[key]
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1 or value % 2 == 0:
+        raise _wrong(key, value, "a positive odd number (the convolution is centred on its position)")
+    return value
+
+
+def number(config, key: str, least: float = 0.0) -> float:
+    """A number of at least `least`."""
+    value = config[key]
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= least:
+        raise _wrong(key, value, f"a number of at least {least}")
+    return float(value)
+
+
+def probability(config, key: str) -> float:
+    """A dropout probability: at least 0 and below 1."""
+    value = config[key]
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
+        raise _wrong(key, value, "a probability, at least 0 and below 1")
+    return float(value)
+
+
+def switch(config, key: str) -> bool:
+    """True or False."""
+    value = config[key]
+    if not isinstance(value, bool):
+        raise _wrong(key, value, "True or False")
+    return value
+
+
+def choice(config, key: str, options: Iterable[str]) -> str:
+    """One of `options`."""
+    value, options = config[key], list(options)
+    if value not in options:
+        raise _wrong(key, value, f"one of {', '.join(options)}")
+    return value
+
+
+def divisor(config, key: str, whole: str) -> int:
+    """A positive number that divides the value of the key `whole`, as the heads divide the hidden size."""
+    value, total = integer(config, key), integer(config, whole)
+    if total % value:
+        raise _wrong(key, value, f"a divisor of {whole}={total}")
+    return value
+
+
+def _wrong(key: str, value: Any, allowed: str) -> ValueError:
+    return ValueError(f"{key}={value!r}: must be {allowed}.")

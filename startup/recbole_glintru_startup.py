@@ -1,0 +1,26 @@
+"""Run by `recbole_glintru.pth` whenever Python starts: waits for `import recbole` and then imports recbole_glintru.
+
+Nothing is imported before that. `RECBOLE_GLINTRU_AUTOLOAD=0` in the environment turns it off.
+"""
+
+import sys
+
+
+class _WaitForRecBole:
+    """A finder that finds nothing: the first sight of `recbole` makes it import the plugin and step aside."""
+
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        if name == "recbole" and cls in sys.meta_path:
+            sys.meta_path.remove(cls)
+            try:
+                import recbole_glintru  # noqa: F401
+            except ImportError:
+                pass  # RecBole itself is missing, or this package is: Python's own error says it best
+        return None
+
+
+def wait_for_recbole():
+    """Put the finder in front of all others, once."""
+    if _WaitForRecBole not in sys.meta_path:
+        sys.meta_path.insert(0, _WaitForRecBole)
