@@ -1,17 +1,390 @@
-"""placeholder"""
+"""What RecBole 1.2.1 needs on today's NumPy, pandas, PyTorch, Ray and hyperopt: one small function a mend.
+
+`plugin.py` runs a mend right after the body of the RecBole module that it names (`AFTER`), or has it around that body
+(`AROUND`). Every mend says what breaks without it, where, and with which versions, and does nothing where nothing
+breaks. All of them can go with a RecBole release that needs none; a narrower end is stated where there is one.
+Line numbers are those of RecBole 1.2.1.
+"""
+
+import contextlib
+import functools
+import importlib
+import importlib.util
+import inspect
+import os
 import sys
-AFTER, AROUND = {}, {}
+import types
+import warnings
+from typing import Any, Callable, ContextManager, Dict, List
+
+AFTER: Dict[str, List[Callable[[types.ModuleType], None]]] = {}
+AROUND: Dict[str, Callable[[], ContextManager]] = {}
 
 
-def after(module):
+def after(module: str):
+    """Decorator: run the function, with the module as its argument, once the body of the module has run."""
+
     def add(mend):
         AFTER.setdefault(module, []).append(mend)
         return mend
+
     return add
 
 
-def rebind(old, new):
+def around(module: str):
+    """Decorator: the function makes the context in which the body of the module runs."""
+
+    def add(context):
+        AROUND[module] = context
+        return context
+
+    return add
+
+
+def rebind(old: Any, new: Any) -> None:
+    """Put `new` in the place of `old` in every module that has imported it by name already."""
     for module in list(sys.modules.values()):
         for name, value in list(getattr(module, "__dict__", {}).items()):
             if value is old:
                 setattr(module, name, new)
+
+
+def _called_by_recbole() -> bool:
+    """Whether the caller of the function that asks is a module of RecBole."""
+    return sys._getframe(2).f_globals.get("__name__", "").partition(".")[0] == "recbole"
+
+
+class _Overlay(types.ModuleType):
+    """A module seen through a few replaced names, for one RecBole module alone."""
+
+    def __init__(self, module: types.ModuleType, **replaced: Any):
+        super().__init__(module.__name__)
+        self.__dict__.update(replaced, _module=module)
+
+    def __getattr__(self, name):
+        return getattr(self.__dict__["_module"], name)
+
+
+@contextlib.contextmanager
+def _stand_ins(modules: Dict[str, types.ModuleType]):
+    """Let `modules` be importable by these names inside the block, and leave `sys.modules` as it was."""
+    sys.modules.update(modules)
+    try:
+        yield
+    finally:
+        for name, module in modules.items():
+            if sys.modules.get(name) is module:
+                del sys.modules[name]
+
+
+# -------------------------------------------------------------------------------------------------------------- NumPy
+
+
+@after("recbole.utils.utils")
+def numpy_aliases(utils) -> None:
+    """`np.float_`, `np.float` and the like, which RecBole reads.
+
+    Without: NumPy 2 has no `np.float_`, `np.complex_`, `np.unicode_` (configurator.py:625-635: no `Config` at all);
+    NumPy 1.24 and later have no `np.float` before a first `Config` has made it (interaction.py:31: no `Interaction`).
+    """
+    np = utils.np
+    aliases = {"float_": np.float64, "complex_": np.complex128, "unicode_": np.str_, "bool": np.bool_}
+    aliases.update(int=np.int_, float=np.float64, object=np.object_, str=np.str_, long=np.int_)
+    for name, value in aliases.items():
+        if name not in vars(np):
+            setattr(np, name, value)
+
+
+# ------------------------------------------------------------------------------------------------------------ PyTorch
+
+
+@after("recbole.utils.utils")
+def checkpoints_load(utils) -> None:
+    """`torch.load`, called by RecBole, reads RecBole's checkpoints, through the restricted reader of `checkpoints.py`.
+
+    Without: PyTorch 2.6 and later read with `weights_only=True`, which rejects a pickled `Config` (trainer.py:323 and
+    :583, quick_start.py:250, and the models that load pretrained files). Before 2.6 any pickle would be executed.
+    Calls from elsewhere, and calls that say `weights_only` themselves, are left alone.
+    """
+    torch = utils.torch
+    load = torch.load
+    if hasattr(load, "_reads_recbole_checkpoints"):
+        return
+
+    @functools.wraps(load)
+    def load_checkpoint(*args, **kwargs):
+        if "weights_only" in kwargs or not _called_by_recbole():
+            return load(*args, **kwargs)
+        from recbole_glintru import checkpoints
+
+        return checkpoints.load(load, *args, **kwargs)
+
+    load_checkpoint._reads_recbole_checkpoints = True
+    torch.load = load_checkpoint
+
+
+# ------------------------------------------------------------------------------------------------------------- pandas
+
+
+@after("recbole.data.dataset.dataset")
+def pandas_text_columns(dataset) -> None:
+    """Text columns are read as Python objects, and missing sequences as empty ones, as RecBole expects them.
+
+    Without: pandas 3 reads text as its own string type, and `df[field].fillna(value="", inplace=True)`
+    (dataset.py:501) changes a copy: a missing sequence stays NaN and has no `split`.
+    """
+    pandas = dataset.pd
+    if _major(pandas) < 3:
+        return
+
+    def read_csv(*args, **kwargs):
+        frame = pandas.read_csv(*args, **kwargs)
+        for column, kind in kwargs.get("dtype", {}).items():
+            if kind is str:
+                frame[column] = frame[column].astype(object)
+                if column.endswith("_seq"):  # the header's field:token_seq or field:float_seq
+                    frame[column] = frame[column].fillna("")
+        return frame
+
+    dataset.pd = _Overlay(pandas, read_csv=read_csv)
+
+
+@after("recbole.data.dataset.dataset")
+def pandas_missing_values(dataset) -> None:
+    """`Dataset._fill_nan` fills the missing values.
+
+    Without: pandas 3 silently leaves them, because `feat[field].fillna(..., inplace=True)` changes a copy
+    (dataset.py:648 and :650): tokens become NaN, later cast to arbitrary ids.
+    """
+    if _major(dataset.pd) < 3:
+        return
+    np, kinds = dataset.np, dataset.FeatureType
+
+    def _fill_nan(self):
+        self.logger.debug(dataset.set_color("Filling nan", "green"))
+        for feat_name in self.feat_name_list:
+            feat = getattr(self, feat_name)
+            for field in list(feat):
+                kind = self.field2type[field]
+                if kind == kinds.TOKEN:
+                    feat[field] = feat[field].fillna(0)
+                elif kind == kinds.FLOAT:
+                    feat[field] = feat[field].fillna(feat[field].mean())
+                else:
+                    empty = np.array([], dtype=np.int64 if kind == kinds.TOKEN_SEQ else np.float64)
+                    feat[field] = feat[field].map(lambda x, empty=empty: empty if isinstance(x, float) else x)
+
+    dataset.Dataset._fill_nan = _fill_nan
+
+
+@after("recbole.data.dataset.dataset")
+def pandas_lengths(dataset) -> None:
+    """`Series.agg(len)`, called by RecBole, is the length of each element.
+
+    Without: in pandas 3 it is the length of the series: every token_seq or float_seq feature fails (dataset.py:712,
+    :792, :809, :1217, kg_dataset.py:316, sequential_dataset.py:165).
+    """
+    series = dataset.pd.Series
+    agg = series.agg
+    if _major(dataset.pd) < 3 or hasattr(agg, "_takes_len_by_element"):
+        return
+
+    @functools.wraps(agg)
+    def agg_len(self, func=None, *args, **kwargs):
+        if func is len and _called_by_recbole():
+            return self.map(len)
+        return agg(self, func, *args, **kwargs)
+
+    agg_len._takes_len_by_element = True
+    series.agg = agg_len
+
+
+def _major(package) -> int:
+    return int(package.__version__.partition(".")[0])
+
+
+# ------------------------------------------------------------------------------------------------------- Ray, tuning
+
+
+class _Tune(types.ModuleType):
+    """`ray.tune` as RecBole needs it: `report`, which does nothing unless Ray runs, and the rest on demand."""
+
+    def __init__(self):
+        super().__init__("ray.tune")
+
+    @staticmethod
+    def report(**metrics) -> None:
+        """Report to the trial that this process runs, if it runs one, in the dialect of the installed Ray."""
+        tune = sys.modules.get("ray.tune")
+        if tune is None or isinstance(tune, _Tune):
+            return
+        if "metrics" in inspect.signature(tune.report).parameters:  # Ray 2.7 and later
+            tune.report(metrics)
+        else:
+            tune.report(**metrics)
+
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(importlib.import_module("ray.tune"), name)
+
+
+@around("recbole.quick_start.quick_start")
+def ray_is_not_needed():
+    """`from ray import tune` (quick_start.py:20) takes a stand-in while that module is imported.
+
+    Without: RecBole does not import where Ray is absent (Python 3.12 and later, to begin with), where Ray 2.6.3 meets
+    setuptools 81 and later (no `pkg_resources`) or NumPy 2 (no `np.bool8`), and where a newer Ray lacks its extras
+    (pydantic). Nobody needs Ray who does not tune.
+    """
+    if "ray" in sys.modules:
+        return contextlib.nullcontext()
+    ray = types.ModuleType("ray")
+    ray.tune = _Tune()
+    ray.__path__ = []
+    return _stand_ins({"ray": ray, "ray.tune": ray.tune})
+
+
+@after("recbole.quick_start.quick_start")
+def ray_reports(quick_start) -> None:
+    """`tune.report(**metrics)` (quick_start.py:223) speaks to every Ray, and to none.
+
+    Without: Ray 2.7 and later take one dictionary, `report(metrics)`: every Ray Tune search fails.
+    """
+    quick_start.tune = _Tune()
+
+
+@after("ray")
+def ray_finds_numpy_bool(ray) -> None:
+    """`np.bool8`, for Ray 2.6.3, the newest that RecBole's requirement admits (ray/tune/...: `np.bool8`).
+
+    Without: `from ray import tune` fails with NumPy 2. Can go when RecBole lifts its pin of Ray.
+    """
+    import numpy as np
+
+    if "bool8" not in vars(np):
+        np.bool8 = np.bool_
+
+
+@after("ray.tune.tune")
+def ray_runs_stock_script(tune) -> None:
+    """`tune.run(..., local_dir=..., resources_per_trial={"gpu": 1})`, as RecBole's own run_hyper.py calls it.
+
+    Without: newer versions of Ray refuse `local_dir`, and on a machine without a GPU the trials wait for one forever.
+    Only calls that pass `local_dir` are changed.
+    """
+    run = tune.run
+    if "storage_path" not in inspect.signature(run).parameters:
+        return
+
+    @functools.wraps(run)
+    def run_here(*args, **kwargs):
+        if kwargs.get("local_dir") is not None:
+            kwargs.setdefault("storage_path", os.path.abspath(kwargs.pop("local_dir")))
+            resources = kwargs.get("resources_per_trial")
+            ray = sys.modules["ray"]
+            if isinstance(resources, dict) and resources.get("gpu") and ray.is_initialized():
+                if not ray.cluster_resources().get("GPU"):
+                    warnings.warn("No GPU in the Ray cluster: the trials run on its CPUs.", stacklevel=2)
+                    kwargs["resources_per_trial"] = {**resources, "gpu": 0}
+        return run(*args, **kwargs)
+
+    rebind(run, run_here)
+
+
+@after("recbole.trainer.hyper_tuning")
+def hyperopt_generator(hyper_tuning) -> None:
+    """Exhaustive search hands hyperopt the random generator that it wants.
+
+    Without: hyperopt 0.2.6 and later call `integers` of a `numpy.random.Generator`, and get a `RandomState`
+    (hyper_tuning.py:109), which has none.
+    """
+    np = hyper_tuning.np
+
+    class Generator(np.random.Generator):
+        """Also answers to the name that hyperopt 0.2.5 uses."""
+
+        randint = np.random.Generator.integers
+
+    def random_state(seed=None):
+        return Generator(np.random.PCG64(seed))
+
+    hyper_tuning.np = _Overlay(np, random=_Overlay(np.random, RandomState=random_state))
+
+
+# --------------------------------------------------------------------------------------------------- RecBole's own
+
+
+@after("recbole.evaluator.collector")
+def collector_takes_numbers(collector) -> None:
+    """`Collector.get_data_struct` moves to the CPU what is a tensor.
+
+    Without: ItemCoverage, GiniIndex, ShannonEntropy, TailPercentage and AveragePopularity fail on every stack: the
+    number of items is an int and has no `.cpu()` (collector.py:227).
+    """
+    move = collector.Collector.get_data_struct
+
+    @functools.wraps(move)
+    def get_data_struct(self):
+        items = self.data_struct._data_dict
+        plain = {key: value for key, value in items.items() if not hasattr(value, "cpu")}
+        for key in plain:
+            del items[key]
+        struct = move(self)
+        items.update(plain)
+        struct._data_dict.update(plain)
+        return struct
+
+    collector.Collector.get_data_struct = get_data_struct
+
+
+@after("recbole.config.configurator")
+def negatives_follow_the_loss(configurator) -> None:
+    """A sequential model that is trained with CE samples no negatives, unless the user asks for them.
+
+    Without: RecBole's defaults contradict each other, so that `--model=SASRec` alone ends in `train_neg_sample_args
+    should be None when the loss_type is CE` (configurator.py:347). A user's own contradiction still ends there.
+    """
+    merge = configurator.Config._get_final_config_dict
+
+    @functools.wraps(merge)
+    def _get_final_config_dict(self):
+        settings = merge(self)
+        if (
+            settings.get("MODEL_TYPE") == configurator.ModelType.SEQUENTIAL
+            and settings.get("loss_type") == "CE"
+            and not hasattr(self.model_class, "input_type")
+            and "train_neg_sample_args" not in self.external_config_dict
+        ):
+            settings["train_neg_sample_args"] = None
+        return settings
+
+    configurator.Config._get_final_config_dict = _get_final_config_dict
+
+
+@around("thop")
+def thop_finds_distutils():
+    """`distutils.version.LooseVersion` for thop, which RecBole counts FLOPs with (utils.py:302).
+
+    Without: Python 3.12 and later have no distutils unless setuptools is installed, and no model can be trained
+    through `run_recbole`.
+    """
+    if importlib.util.find_spec("distutils") is not None:
+        return contextlib.nullcontext()
+    distutils, version = types.ModuleType("distutils"), types.ModuleType("distutils.version")
+    distutils.version, distutils.__path__, version.LooseVersion = version, [], _LooseVersion
+    return _stand_ins({"distutils": distutils, "distutils.version": version})
+
+
+@functools.total_ordering
+class _LooseVersion:
+    """Enough of distutils' class to compare `torch.__version__`: its leading numbers."""
+
+    def __init__(self, version: str):
+        self.release = [int(part) for part in version.partition("+")[0].split(".") if part.isdigit()]
+
+    def __eq__(self, other):
+        return self.release == other.release
+
+    def __lt__(self, other):
+        return self.release < other.release
