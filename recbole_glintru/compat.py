@@ -362,6 +362,23 @@ def negatives_follow_the_loss(configurator) -> None:
     configurator.Config._get_final_config_dict = _get_final_config_dict
 
 
+@around("recbole.model.sequential_recommender.sine")
+@contextlib.contextmanager
+def anomaly_detection_stays():
+    """PyTorch's anomaly detection stays as it was, off unless the user has it on.
+
+    Without: sine.py:25 turns it on for the whole process, whichever sequential model is asked for, since the package
+    imports them all: every gradient of every model is searched for NaN. Results are the same, training takes longer.
+    """
+    import torch
+
+    enabled, check_nan = torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()
+    try:
+        yield
+    finally:
+        torch.autograd.set_detect_anomaly(enabled, check_nan)
+
+
 @around("thop")
 def thop_finds_distutils():
     """`distutils.version.LooseVersion` for thop, which RecBole counts FLOPs with (utils.py:302).

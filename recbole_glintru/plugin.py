@@ -94,11 +94,11 @@ class _Finder:
     """Stands first in `sys.meta_path`; leaves the finding to the others and adds to what they find, or do not find."""
 
     def find_spec(self, name, path=None, target=None):
-        is_model = name.startswith(_NAMESPACE)
-        if not (is_model or name in compat.AFTER or name in compat.AROUND):
+        is_model, is_mended = name.startswith(_NAMESPACE), name in compat.AFTER or name in compat.AROUND
+        if not (is_model or is_mended):
             return None
         spec = self._ask_the_others(name, path, target)
-        if spec is not None and not is_model and spec.loader is not None:
+        if spec is not None and spec.loader is not None and is_mended:
             spec.loader = _MendingLoader(spec.loader)
         if spec is None and is_model:
             wanted = name[len(_NAMESPACE) :]

@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recbole_glintru.layers.gru import GRU
 from recbole_glintru.layers.temporal_conv import NoTemporalConv, TemporalConv, window_before
-from recbole_glintru.ops.precision import at_least_float32, float32_region
 
 ACTIVATIONS = {"silu": F.silu, "relu": F.relu, "sigmoid": torch.sigmoid, "elu": F.elu}
 
@@ -65,7 +65,7 @@ class DenseSelectiveGRU(nn.Module):
         self.mask_padding = mask_padding
         self.input_projection = nn.Linear(hidden_size, hidden_size)  # eq. 5, W_0
         self.input_conv = convolution()  # eq. 5
-        self.gru = nn.GRU(hidden_size, hidden_size, gru_layers, bias=gru_bias, batch_first=True)  # eq. 1, 6
+        self.gru = GRU(hidden_size, gru_layers, bias=gru_bias)  # eq. 1, 6
         self.channel_crossing = nn.Linear(hidden_size, hidden_size)  # eq. 7
         self.selective_gate = SelectiveGate(hidden_size, gate_reduction, gate_activation, gate_dropout_prob)  # eq. 9
         self.output_conv = convolution()  # eq. 8
@@ -73,7 +73,8 @@ class DenseSelectiveGRU(nn.Module):
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """The expert's output at every position: x `[B, L, d]`, mask `[B, L] bool` -> `[B, L, d]`."""
         c, h = self._recur(x, mask)
-        return self.output_conv(self._masked(self._gated(c, h), mask))
+        gated = self._gated(c, h)
+        return self.output_conv(gated * mask.unsqueeze(-1) if self.mask_padding else gated)
 
     def at_last(self, x: Tensor, mask: Tensor, last: Tensor) -> Tensor:
         """The expert's output at one position a row: behind the recurrence only what it needs is computed.
@@ -94,14 +95,9 @@ class DenseSelectiveGRU(nn.Module):
         return self.output_conv.at_centre(gated * inside.unsqueeze(-1))
 
     def _recur(self, x: Tensor, mask: Tensor):
-        # The mask comes after the projection, whose bias would otherwise reach into the padding.
-        c = self.input_conv(self._masked(self.input_projection(x), mask))
-        with float32_region(x):  # rounding errors of half precision add up over the steps
-            h, _ = self.gru(at_least_float32(c))
-        return c, h
+        lengths = mask.sum(dim=1) if self.mask_padding else None
+        c = self.input_conv.after_linear(self.input_projection, x, lengths)
+        return c, self.gru(c, lengths)
 
     def _gated(self, c: Tensor, h: Tensor) -> Tensor:
         return self.selective_gate(c) * self.channel_crossing(h)
-
-    def _masked(self, x: Tensor, mask: Tensor) -> Tensor:
-        return x * mask.unsqueeze(-1) if self.mask_padding else x

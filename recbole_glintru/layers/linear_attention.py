@@ -38,30 +38,43 @@ class LinearAttention(nn.Module):
         Args:
             x: `[B, L, d]`.
             mask: `[B, L] bool`, False where a position must not be seen.
-            queries: `[B, T, d]`, the positions that ask; T = 1 costs L*d instead of L*d*d/h a row.
+            queries: `[B, T, d]`, the positions that ask.
 
         Returns:
             `[B, T, d]`, in float32 under autocast: the sum over positions loses too much in half precision.
         """
-        query, key, value = (
-            at_least_float32(projection(source)).unflatten(-1, (self.n_heads, -1))  # [B, L or T, h, d/h]
-            for projection, source in ((self.query, queries), (self.key, x), (self.value, x))
-        )
+        query = at_least_float32(self.query(queries)).unflatten(-1, (self.n_heads, -1))  # [B, T, h, d/h]
+        key = at_least_float32(self.key(x)).unflatten(-1, (self.n_heads, -1))  # [B, L, h, d/h]
         with float32_region(x):
-            query, key = self._normalise(query, key, mask[:, :, None, None])
+            query, key, scale = self._normalise(query, key, mask)
             if query.shape[1] == 1:
-                weights = torch.einsum("bthe,blhe->bhl", query, key)
-                context = torch.einsum("bhl,blhf->bhf", weights, value).unsqueeze(1)
-            else:
-                sums = torch.einsum("blhe,blhf->bhef", key, value)
-                context = torch.einsum("bthe,bhef->bthf", query, sums)
-        return context.flatten(-2)
+                return self._one_query(query.squeeze(1), key, scale, at_least_float32(x))
+        value = at_least_float32(self.value(x)).unflatten(-1, (self.n_heads, -1))
+        with float32_region(x):
+            sums = torch.einsum("blhe,blhf->bhef", key, value * scale.unsqueeze(-1))
+            return torch.einsum("bthe,bhef->bthf", query, sums).flatten(-2)
 
     def _normalise(self, query: Tensor, key: Tensor, mask: Tensor):
-        scale = math.sqrt(query.shape[-1])
-        query = F.normalize(F.elu(query), dim=-1, eps=NORM_FLOOR) / scale
-        key = F.elu(key) * mask
+        """Normalised queries, elu(keys), and what each key is still to be multiplied with, `[B, L, h]`.
+
+        The norms go to the smaller side: into one number a key, or into the query.
+        """
+        query = F.normalize(F.elu(query), dim=-1, eps=NORM_FLOOR) / math.sqrt(query.shape[-1])
+        key, mask = F.elu(key), mask.unsqueeze(-1)
         if self.key_norm == "position":
-            return query, F.normalize(key, dim=-1, eps=NORM_FLOOR)
-        steps = mask.sum(dim=1, keepdim=True).clamp(min=1)
-        return query, F.normalize(key, dim=1, eps=NORM_FLOOR) / steps.sqrt()
+            return query, key, mask / torch.linalg.vector_norm(key, dim=-1).clamp(min=NORM_FLOOR)
+        norm = torch.linalg.vector_norm(key * mask.unsqueeze(-1), dim=1, keepdim=True).clamp(min=NORM_FLOOR)
+        steps = mask.sum(dim=1).clamp(min=1)[:, :, None, None]
+        return query / (norm * steps.sqrt()), key, mask.to(key.dtype).expand(key.shape[:-1])
+
+    def _one_query(self, query: Tensor, key: Tensor, scale: Tensor, x: Tensor) -> Tensor:
+        """Query `[B, h, d/h]`: no value is needed but the weighted mean of them, and that is a projected mean of x.
+
+        This spares the projection of all positions: L*h*d multiplications a row instead of L*d*d.
+        """
+        weights = torch.einsum("bhe,blhe->blh", query, key) * scale
+        mean = torch.einsum("blh,bld->bhd", weights, x)
+        value = at_least_float32(self.value.weight).unflatten(0, (self.n_heads, -1))  # [h, d/h, d]
+        context = torch.einsum("bhd,hed->bhe", mean, value)
+        bias = self.value.bias.unflatten(0, (self.n_heads, -1)) * weights.sum(dim=1).unsqueeze(-1)
+        return (context + bias).flatten(-2).unsqueeze(1)

@@ -1,7 +1,12 @@
 """Convolution over time (GLINT-RU, eq. 5 and 8)."""
 
+from typing import Optional
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from recbole_glintru.ops.shifted_sum import shifted_sum
 
 
 class TemporalConv(nn.Conv1d):
@@ -17,7 +22,25 @@ class TemporalConv(nn.Conv1d):
 
     def forward(self, x: Tensor) -> Tensor:
         """`[B, L, d]` -> `[B, L, d]`."""
-        return super().forward(x.transpose(1, 2)).transpose(1, 2)
+        taps = self.weight.permute(2, 0, 1)  # [k, out, in]
+        return shifted_sum(F.linear(x, taps.flatten(0, 1)).unflatten(-1, taps.shape[:2])) + self.bias
+
+    def after_linear(self, linear: nn.Linear, x: Tensor, lengths: Optional[Tensor]) -> Tensor:
+        """`forward(linear(x))` with zeros behind each row's length, as one product.
+
+        Both are linear, so that their weights are multiplied first.
+
+        Args:
+            linear: d -> d.
+            x: `[B, L, d]`.
+            lengths: `[B] int64`, or None for L.
+
+        Returns:
+            `[B, L, d]`; with `lengths`, what stands behind a row's length means nothing.
+        """
+        taps = self.weight.permute(2, 0, 1)  # [k, out, in]
+        products = F.linear(x, (taps @ linear.weight).flatten(0, 1), (taps @ linear.bias).flatten())
+        return shifted_sum(products.unflatten(-1, taps.shape[:2]), lengths) + self.bias
 
     def at_centre(self, window: Tensor) -> Tensor:
         """The output at one position, from the first T of the k positions around it; the others count as zeros.
@@ -29,7 +52,7 @@ class TemporalConv(nn.Conv1d):
             `[B, 1, d]`.
         """
         taps = self.weight[:, :, : window.shape[1]].transpose(1, 2).flatten(1)  # [d, T*d]
-        return nn.functional.linear(window.flatten(1), taps, self.bias).unsqueeze(1)
+        return F.linear(window.flatten(1), taps, self.bias).unsqueeze(1)
 
     def extra_repr(self) -> str:
         return f"{self.in_channels}, kernel_size={self.kernel_size[0]}"
@@ -43,6 +66,10 @@ class NoTemporalConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`[B, L, d]` -> `[B, L, d]`."""
         return x
+
+    def after_linear(self, linear: nn.Linear, x: Tensor, lengths: Optional[Tensor]) -> Tensor:
+        """`linear(x)`; see `TemporalConv.after_linear`."""
+        return linear(x)
 
     def at_centre(self, window: Tensor) -> Tensor:
         """`[B, 1, d]` -> `[B, 1, d]`."""
