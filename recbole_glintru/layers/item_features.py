@@ -1,0 +1,143 @@
+"""Embeddings of what is known of an item besides its id: genre, brand, year, the words of a title."""
+
+from typing import Dict, List
+
+import torch
+from recbole.utils import FeatureType
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from recbole_glintru import settings
+
+POOLING_MODES = ("mean", "sum", "max")
+PUBLISHED_NAMES = (
+    (r"^feature_embed_layer\.token_embedding_table\.item\.embedding\.", "item_features.token_embedding."),
+    (r"^feature_embed_layer\.token_seq_embedding_table\.item\.(\d+)\.", r"item_features.token_seq_embeddings.\1."),
+    (r"^feature_embed_layer\.float_embedding_table\.item\.embedding\.", "item_features.numeric_embedding."),
+)
+
+
+class ItemFeatures(nn.Module):
+    """One vector for each selected feature of an item.
+
+    A single-valued feature (token) has a vector for each value. A multi-valued one (token_seq) has the mean, sum or
+    maximum of its values' vectors; a number is a factor on a learned vector. An item without any value in a token_seq
+    field has the zero vector there, under every pooling. (RecBole's layer gives -1e9 under `max`, which the LayerNorm
+    behind it turns into rounding noise.)
+
+    The values are read from the data set once; they move with the module and are no part of its `state_dict`.
+
+    Args:
+        config: has `selected_features`, the names of fields of the data set's item file, and `pooling_mode`.
+        dataset: as RecBole builds it.
+        hidden_size: d.
+
+    Attributes:
+        names: the features in the order of the output: the selected token fields, then the token_seq fields, then
+            numbers, each kind in the order selected.
+
+    Raises:
+        ValueError: a setting is wrong, or the data set has no such feature, or one that cannot be embedded.
+    """
+
+    def __init__(self, config, dataset, hidden_size: int):
+        super().__init__()
+        self.pooling_mode = settings.choice(config, "pooling_mode", POOLING_MODES)
+        fields = _selected(config, dataset)
+        tokens, token_seqs, numbers = (fields[kind] for kind in _KINDS)
+        self.names = tokens + token_seqs + numbers
+        values = dataset.get_item_feature()
+        self.n_items = dataset.num(config["ITEM_ID_FIELD"])
+
+        self.token_embedding = self.numeric_embedding = None
+        if tokens:  # one table for all: the values of each field lie behind those of the fields before it
+            sizes = [dataset.num(field) for field in tokens]
+            self._remember("token_rows", torch.stack([values[field] for field in tokens], dim=-1) + _offsets(sizes))
+            self.token_embedding = nn.Embedding(sum(sizes), hidden_size)
+        self.token_seq_embeddings = nn.ModuleList(nn.Embedding(dataset.num(f), hidden_size) for f in token_seqs)
+        for number, field in enumerate(token_seqs):
+            self._remember(f"token_seq_{number}", values[field])
+        if numbers:  # RecBole keeps a number as the pair (factor, row): a bucket has factor 1 and a row of its own
+            sizes = [dataset.num(field) for field in numbers]
+            pairs = torch.stack([values[field] for field in numbers], dim=1)  # [V, fields, 2]
+            self._remember("numeric_factors", pairs[..., :1])
+            self._remember("numeric_rows", pairs[..., 1].long() + _offsets(sizes))
+            self.numeric_embedding = nn.Embedding(sum(sizes), hidden_size)
+
+    def _remember(self, name: str, values: Tensor) -> None:
+        self.register_buffer(name, values.clone(), persistent=False)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def forward(self, items: Tensor) -> Tensor:
+        """items `[...] int64` -> `[..., number of features, d]`."""
+        if items.numel() < self.n_items:
+            return self._embed(items)
+        # A full batch has more positions than there are items, and pooling is what costs: pool each item once.
+        every = self._embed(torch.arange(self.n_items, device=items.device))
+        return F.embedding(items, every.flatten(1)).unflatten(-1, every.shape[1:])
+
+    def _embed(self, items: Tensor) -> Tensor:
+        vectors = []
+        if self.token_embedding is not None:
+            vectors.append(self.token_embedding(self.token_rows[items]))
+        for number, table in enumerate(self.token_seq_embeddings):
+            values = getattr(self, f"token_seq_{number}")[items]
+            vectors.append(pool(table(values), values != 0, self.pooling_mode).unsqueeze(-2))
+        if self.numeric_embedding is not None:
+            factors = self.numeric_factors[items].to(self.numeric_embedding.weight.dtype)
+            vectors.append(factors * self.numeric_embedding(self.numeric_rows[items]))
+        return torch.cat(vectors, dim=-2)
+
+
+def pool(x: Tensor, mask: Tensor, mode: str) -> Tensor:
+    """The valid vectors of a set as one: x `[..., S, d]`, mask `[..., S] bool` -> `[..., d]`, zeros for none."""
+    mask = mask.unsqueeze(-1)
+    if mode == "max":
+        return x.masked_fill(~mask, -torch.inf).max(dim=-2).values.masked_fill(~mask.any(dim=-2), 0)
+    total = (x * mask).sum(dim=-2)
+    return total if mode == "sum" else total / mask.sum(dim=-2).clamp(min=1)
+
+
+# ------------------------------------------------------------------------------------------------ which fields to take
+
+_KINDS = (FeatureType.TOKEN, FeatureType.TOKEN_SEQ, FeatureType.FLOAT)
+
+
+def _selected(config, dataset) -> Dict[FeatureType, List[str]]:
+    """The fields of `selected_features` by their type."""
+    names = config["selected_features"]
+    names = [] if names is None else names
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"selected_features={names!r}: must be a list of names of item features.")
+    if len(set(names)) < len(names):
+        raise ValueError(f"selected_features={names!r}: must name each feature once.")
+    features = [name for name in dataset.get_item_feature().columns if name != config["ITEM_ID_FIELD"]]
+    fields = {kind: [] for kind in _KINDS}
+    for name in names:
+        if name not in features:
+            raise ValueError(f"selected_features={names!r}: there is no item feature {name!r}. {_there_are(features)}")
+        kind = dataset.field2type[name]
+        if kind == FeatureType.FLOAT and name not in (config["numerical_features"] or ()):
+            raise ValueError(
+                f"selected_features={names!r}: {name!r} is a number, which is embedded only if it is also in "
+                "numerical_features."
+            )
+        if kind not in fields:
+            raise ValueError(
+                f"selected_features={names!r}: {name!r} is of type {kind.value}; "
+                "token, token_seq and float can be embedded."
+            )
+        fields[kind].append(name)
+    return fields
+
+
+def _there_are(features: List[str]) -> str:
+    if features:
+        return f"The data set has {', '.join(features)}."
+    return "The data set has none: no item file is loaded; name its columns under load_col, item."
+
+
+def _offsets(sizes: List[int]) -> Tensor:
+    return torch.tensor([0, *sizes[:-1]]).cumsum(dim=0)

@@ -1,0 +1,34 @@
+"""Histories at a fixed length, for models whose weights belong to the positions of one length."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def widen(item_seq: Tensor, length: int) -> Tensor:
+    """Pad right-padded histories on to a model's own length, as the data set would have: `[B, L']` -> `[B, length]`.
+
+    Raises:
+        ValueError: L' is greater than `length`.
+    """
+    if item_seq.shape[1] > length:
+        raise ValueError(
+            f"histories of {item_seq.shape[1]} positions: this model has weights for MAX_ITEM_LIST_LENGTH={length}."
+        )
+    return F.pad(item_seq, (0, length - item_seq.shape[1]))
+
+
+def align_right(item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
+    """Move the padding of each row to the front, so that every history ends at L-1.
+
+    Args:
+        item_seq: `[B, L] int64`, right-padded with 0.
+        item_seq_len: `[B] int64`, each from 1 to L.
+
+    Returns:
+        `[B, L] int64`, left-padded with 0.
+    """
+    length = item_seq.shape[1]
+    shift = (length - item_seq_len).unsqueeze(1)
+    source = torch.arange(length, device=item_seq.device) - shift
+    return item_seq.gather(1, source.clamp(min=0)).masked_fill(source < 0, 0)

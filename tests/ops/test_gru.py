@@ -1,0 +1,68 @@
+import pytest
+import torch
+
+from recbole_glintru.layers.gru import GRU
+from recbole_glintru.ops.gru import gru, gru_reference
+
+SHAPES = [(1, 1, 4), (1, 7, 3), (3, 1, 8), (17, 5, 6), (63, 20, 5), (2, 65, 32)]
+
+
+def problem(rows, length, d, bias, dtype=torch.float64, inputs=None):
+    generator = torch.Generator().manual_seed(rows * length + d)
+    inputs = inputs or d
+
+    def draw(*shape):  # of a trained layer's size: with larger weights the recurrence is chaotic
+        values = torch.randn(*shape, generator=generator, dtype=dtype)
+        return values.mul_(1 if len(shape) == 3 else d**-0.5).requires_grad_()
+
+    tensors = {"x": draw(rows, length, inputs), "weight_ih": draw(3 * d, inputs), "weight_hh": draw(3 * d, d)}
+    if bias:
+        tensors.update(bias_ih=draw(3 * d), bias_hh=draw(3 * d))
+    lengths = torch.randint(1, length + 1, (rows,), generator=generator)
+    return tensors, lengths, torch.randn(rows, length, d, generator=generator, dtype=dtype)
+
+
+@pytest.mark.parametrize("bias", [False, True], ids=["no-bias", "bias"])
+@pytest.mark.parametrize("rows, length, d", SHAPES)
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-11), (torch.float32, 2e-5)], ids=["f64", "f32"])
+def test_equals_reference(rows, length, d, bias, dtype, tolerance):
+    """Outputs and every gradient; in float32 sums of up to 63 * 65 terms come in another order."""
+    tensors, lengths, cotangent = problem(rows, length, d, bias, dtype)
+    results = []
+    for function in (gru_reference, gru):
+        states = function(lengths=lengths, **tensors)
+        results.append([states, *torch.autograd.grad((states * cotangent).sum(), list(tensors.values()))])
+    for name, expected, actual in zip(["states", *tensors], *results):
+        scale = max(1.0, expected.abs().max().item())
+        assert (actual - expected).abs().max().item() <= tolerance * scale, name
+
+
+def test_other_input_width():
+    tensors, lengths, _ = problem(5, 9, 4, True, inputs=7)
+    torch.testing.assert_close(gru(lengths=lengths, **tensors), gru_reference(lengths=lengths, **tensors))
+
+
+def test_gradients_are_exact():
+    tensors, lengths, _ = problem(3, 4, 3, True)
+    assert torch.autograd.gradcheck(lambda *args: gru(args[0], lengths, *args[1:]), tuple(tensors.values()))
+
+
+@pytest.mark.parametrize("num_layers, bias", [(1, False), (2, True)])
+def test_layer_equals_torch(num_layers, bias):
+    torch.manual_seed(0)
+    layer = GRU(8, num_layers, bias)
+    x, lengths = torch.randn(4, 11, 8), torch.tensor([11, 3, 7, 1])
+    expected, actual = torch.nn.GRU.forward(layer, x)[0], layer(x, lengths)
+    for row, length in enumerate(lengths):
+        torch.testing.assert_close(actual[row, :length], expected[row, :length], rtol=0, atol=1e-6)
+
+
+def test_padding_is_not_computed():
+    """NaN behind the length reaches neither a state nor a gradient."""
+    tensors, lengths, _ = problem(6, 10, 4, False)
+    x = tensors.pop("x").detach()
+    x[torch.arange(10) >= lengths.unsqueeze(1)] = float("nan")
+    x.requires_grad_()
+    states = gru(x, lengths, **tensors)
+    states.sum().backward()
+    assert states.isfinite().all() and x.grad.isfinite().all() and tensors["weight_ih"].grad.isfinite().all()
