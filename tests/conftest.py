@@ -1,7 +1,43 @@
+import logging
+import sys
+
 import pytest
 import torch
+
+# Few users with short histories: RecBole's whole flow in a second or two.
+TINY = {
+    "user_inter_num_interval": "[0,24]",
+    "epochs": 1,
+    "hidden_size": 16,
+    "n_heads": 4,
+    "MAX_ITEM_LIST_LENGTH": 10,
+    "show_progress": False,
+    "train_batch_size": 256,
+    "eval_args": {"split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user", "mode": "uni20"},
+}
 
 
 @pytest.fixture(autouse=True)
 def same_numbers_every_time():
     torch.manual_seed(2020)
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    """An empty folder to run RecBole in: it writes logs and checkpoints there, and reads `sys.argv`."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["workplace"])
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield tmp_path
+    for handler in root.handlers[:]:
+        if handler not in handlers:
+            root.removeHandler(handler)
+            handler.close()
+    root.setLevel(level)
+
+
+@pytest.fixture
+def tiny():
+    """Settings under which a run on ml-100k, which RecBole's wheel carries, takes a second or two."""
+    return {**TINY, "eval_args": dict(TINY["eval_args"])}

@@ -32,19 +32,19 @@ class ItemTable:
 
     Args:
         n_items: V, the padding item included.
-        features: field name -> `[V]` (token) or `[V, S]` (token_seq) integers, row 0 for the padding item.
+        features: field name -> `[V]` (token) or `[V, S]` (token_seq) integers, row 0 for the padding item; `[V, 2]`
+            floating point is a number, as RecBole keeps it: (factor, bucket).
         n_users: with the padding user.
+        sizes: field name -> number of its values, where that is more than the greatest one.
     """
 
-    def __init__(self, n_items, features=None, n_users=11):
+    def __init__(self, n_items, features=None, n_users=11, sizes=None):
         self._features = {name: torch.as_tensor(values) for name, values in (features or {}).items()}
         self._sizes = {"user_id": n_users, "item_id": n_items}
         self._sizes.update({name: int(values.max()) + 1 for name, values in self._features.items()})
+        self._sizes.update(sizes or {})
         self.item_num, self.user_num = n_items, n_users
-        self.field2type = {
-            name: FeatureType.TOKEN if values.dim() == 1 else FeatureType.TOKEN_SEQ
-            for name, values in self._features.items()
-        }
+        self.field2type = {name: _type(values) for name, values in self._features.items()}
         self.field2type["item_id"] = self.field2type["user_id"] = FeatureType.TOKEN
         self.item_feat = self.get_item_feature() if self._features else None
 
@@ -53,6 +53,12 @@ class ItemTable:
 
     def get_item_feature(self):
         return Interaction({"item_id": torch.arange(self.item_num), **self._features})
+
+
+def _type(values):
+    if values.is_floating_point():
+        return FeatureType.FLOAT
+    return FeatureType.TOKEN if values.dim() == 1 else FeatureType.TOKEN_SEQ
 
 
 def model_settings(name, **changes):

@@ -16,7 +16,33 @@ def glintru(config):
     }
 
 
-SETTINGS = {"GLINTRU": glintru}
+def smlp4rec(config):
+    return {
+        "n_layers": config["n_layers"],
+        "expansion": config["expansion_factor"],
+        "selected_features": config["selected_features"],
+        "pooling_mode": config["pooling_mode"],
+        "layer_norm_eps": config["layer_norm_eps"],
+    }
+
+
+def fmlprec(config):
+    return {
+        "n_layers": config["n_layers"],
+        "inner_size": config["inner_size"],
+        "hidden_act": config["hidden_act"],
+        "layer_norm_eps": config["layer_norm_eps"],
+    }
+
+
+SETTINGS = {"GLINTRU": glintru, "SMLP4Rec": smlp4rec, "MLP4Rec": smlp4rec, "FMLPRec": fmlprec}
 
 # Settings that turn the default semantics into the published code's.
-PUBLISHED = {"GLINTRU": {"mask_padding": False}}
+PUBLISHED = {
+    "GLINTRU": {"mask_padding": False},
+    "SMLP4Rec": {"mask_padding": False},
+    "MLP4Rec": {"mask_padding": False},
+}
+
+# The `loss_type` that is the authors' own objective, `loss_official`, where that is neither CE nor BPR.
+OFFICIAL_LOSS = {"FMLPRec": "BCE"}

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from fakes import ItemTable, all_dropouts_off, make_batch, model_settings
-from golden_settings import PUBLISHED, SETTINGS
+from golden_settings import OFFICIAL_LOSS, PUBLISHED, SETTINGS
 
 from recbole_glintru import plugin, published
 
@@ -58,10 +58,14 @@ class Golden:
         }
         settings = model_settings(self.model_name, **settings)
         settings.update(all_dropouts_off(settings))
-        features = {name: np.asarray(values) for name, values in self.group("feat/").items()}
-        model = plugin.import_model(self.model_name)(settings, ItemTable(config["n_items"], features))
+        model = plugin.import_model(self.model_name)(settings, self.items())
         published.load_published(model, self.group("param/") if parameters is None else parameters)
         return model.to(dtype).eval()
+
+    def items(self):
+        """A table of the file's items with their features."""
+        features = {name: np.asarray(values) for name, values in self.group("feat/").items()}
+        return ItemTable(self.config["n_items"], features, sizes=self.config.get("field_cardinality"))
 
     def published(self, **changes):
         return self.model(**{**PUBLISHED.get(self.model_name, {}), **changes})
@@ -115,6 +119,16 @@ def test_published_losses(golden, loss_type):
     if key in golden:
         loss = golden.published(loss_type=loss_type).calculate_loss(golden.batch())
         assert loss.item() == pytest.approx(golden[key].item(), abs=LOSS)
+
+
+def test_official_loss(golden):
+    """The objective that the authors trained with, where it is neither CE nor BPR."""
+    if "loss_official" not in golden:
+        return
+    model = golden.published(loss_type=OFFICIAL_LOSS[golden.model_name])
+    loss = model.calculate_loss(golden.batch())
+    assert loss.item() == pytest.approx(golden["loss_official"].item(), abs=LOSS)
+    assert_gradients(model, loss, golden.group("gradnorm_official/"))
 
 
 def test_published_gradients(golden):
@@ -222,8 +236,7 @@ def test_initialisation(golden):
         MAX_ITEM_LIST_LENGTH=golden.config["max_seq_length"],
         **{**SETTINGS[golden.model_name](golden.config), **PUBLISHED.get(golden.model_name, {}), **PUBLISHED_INIT},
     )
-    features = {name: np.asarray(values) for name, values in golden.group("feat/").items()}
-    model = plugin.import_model(golden.model_name)(settings, ItemTable(golden.config["n_items"], features))
+    model = plugin.import_model(golden.model_name)(settings, golden.items())
     own = dict(model.named_parameters())
     for name, (mean, std, low, high) in ((name, values.tolist()) for name, values in statistics.items()):
         if name in DIFFERENT_BY_DESIGN.get(golden.model_name, ()):

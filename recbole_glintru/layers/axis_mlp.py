@@ -38,11 +38,10 @@ class AxisMLP(nn.Module):
         Returns:
             x's shape without `axis`.
         """
-        inner, weight = self._inner(x, axis), self.reduce.weight[index]
         if isinstance(index, int):
-            bias = None if self.reduce.bias is None else self.reduce.bias[index : index + 1]
-            return self.dropout(F.linear(inner, weight.unsqueeze(0), bias)).squeeze(-1)
-        output = torch.matmul(inner.flatten(1, -2), weight.unsqueeze(-1))  # [B, ..., 1]
+            index = torch.full((len(x),), index, device=x.device)
+        inner = self._inner(x, axis)
+        output = inner.flatten(1, -2) @ self.reduce.weight[index].unsqueeze(-1)  # [B, ..., 1]
         if self.reduce.bias is not None:
             output = output + self.reduce.bias[index][:, None, None]
         return self.dropout(output).reshape(inner.shape[:-1])

@@ -1,29 +1,31 @@
 """Embeddings of what is known of an item besides its id: genre, brand, year, the words of a title."""
 
-from typing import Dict, List
-
 import torch
+import torch.nn.functional as F
 from recbole.utils import FeatureType
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from recbole_glintru import settings
 
+ITEM = 0  # where an item's own vector stands among its fields
 POOLING_MODES = ("mean", "sum", "max")
 PUBLISHED_NAMES = (
     (r"^feature_embed_layer\.token_embedding_table\.item\.embedding\.", "item_features.token_embedding."),
-    (r"^feature_embed_layer\.token_seq_embedding_table\.item\.(\d+)\.", r"item_features.token_seq_embeddings.\1."),
+    (
+        r"^feature_embed_layer\.token_seq_embedding_table\.item\.(\d+)\.",
+        r"item_features.token_seq_embeddings.\1.",
+    ),
     (r"^feature_embed_layer\.float_embedding_table\.item\.embedding\.", "item_features.numeric_embedding."),
 )
 
 
 class ItemFeatures(nn.Module):
-    """One vector for each selected feature of an item.
+    """An item's own vector, and one for each selected feature of it.
 
-    A single-valued feature (token) has a vector for each value. A multi-valued one (token_seq) has the mean, sum or
-    maximum of its values' vectors; a number is a factor on a learned vector. An item without any value in a token_seq
-    field has the zero vector there, under every pooling. (RecBole's layer gives -1e9 under `max`, which the LayerNorm
-    behind it turns into rounding noise.)
+    A single-valued feature (token) has a vector for each value. A multi-valued one (token_seq) has the mean,
+    sum or maximum of its values' vectors; a number is a factor on a learned vector. An item without any value
+    in a token_seq field has the zero vector there, under every pooling. (RecBole's layer gives -1e9 under
+    `max`, which the LayerNorm behind it turns into rounding noise.)
 
     The values are read from the data set once; they move with the module and are no part of its `state_dict`.
 
@@ -33,8 +35,9 @@ class ItemFeatures(nn.Module):
         hidden_size: d.
 
     Attributes:
-        names: the features in the order of the output: the selected token fields, then the token_seq fields, then
-            numbers, each kind in the order selected.
+        names: the features in the order of the output: the selected token fields, then the token_seq fields,
+            then numbers, each kind in the order selected.
+        n_fields: F, the item's own vector included.
 
     Raises:
         ValueError: a setting is wrong, or the data set has no such feature, or one that cannot be embedded.
@@ -46,18 +49,25 @@ class ItemFeatures(nn.Module):
         fields = _selected(config, dataset)
         tokens, token_seqs, numbers = (fields[kind] for kind in _KINDS)
         self.names = tokens + token_seqs + numbers
+        self.n_fields = 1 + len(self.names)
         values = dataset.get_item_feature()
         self.n_items = dataset.num(config["ITEM_ID_FIELD"])
 
         self.token_embedding = self.numeric_embedding = None
         if tokens:  # one table for all: the values of each field lie behind those of the fields before it
             sizes = [dataset.num(field) for field in tokens]
-            self._remember("token_rows", torch.stack([values[field] for field in tokens], dim=-1) + _offsets(sizes))
+            self._remember(
+                "token_rows", torch.stack([values[field] for field in tokens], dim=-1) + _offsets(sizes)
+            )
             self.token_embedding = nn.Embedding(sum(sizes), hidden_size)
-        self.token_seq_embeddings = nn.ModuleList(nn.Embedding(dataset.num(f), hidden_size) for f in token_seqs)
+        self.token_seq_embeddings = nn.ModuleList(
+            nn.Embedding(dataset.num(f), hidden_size) for f in token_seqs
+        )
         for number, field in enumerate(token_seqs):
             self._remember(f"token_seq_{number}", values[field])
-        if numbers:  # RecBole keeps a number as the pair (factor, row): a bucket has factor 1 and a row of its own
+        if (
+            numbers
+        ):  # RecBole keeps a number as the pair (factor, row): a bucket has factor 1 and a row of its own
             sizes = [dataset.num(field) for field in numbers]
             pairs = torch.stack([values[field] for field in numbers], dim=1)  # [V, fields, 2]
             self._remember("numeric_factors", pairs[..., :1])
@@ -67,14 +77,23 @@ class ItemFeatures(nn.Module):
     def _remember(self, name: str, values: Tensor) -> None:
         self.register_buffer(name, values.clone(), persistent=False)
 
-    def __len__(self) -> int:
-        return len(self.names)
+    def forward(self, items: Tensor, vectors: Tensor) -> Tensor:
+        """Put the features' vectors behind the items' own.
 
-    def forward(self, items: Tensor) -> Tensor:
-        """items `[...] int64` -> `[..., number of features, d]`."""
+        Args:
+            items: `[...] int64`.
+            vectors: `[..., d]`, the items' own.
+
+        Returns:
+            `[..., F, d]`, F - 1 being the number of features.
+        """
+        vectors = vectors.unsqueeze(-2)
+        return torch.cat((vectors, self._features(items)), dim=-2) if self.names else vectors
+
+    def _features(self, items: Tensor) -> Tensor:
         if items.numel() < self.n_items:
             return self._embed(items)
-        # A full batch has more positions than there are items, and pooling is what costs: pool each item once.
+        # A batch with more positions than there are items: pooling is what costs, so pool each item once.
         every = self._embed(torch.arange(self.n_items, device=items.device))
         return F.embedding(items, every.flatten(1)).unflatten(-1, every.shape[1:])
 
@@ -92,7 +111,7 @@ class ItemFeatures(nn.Module):
 
 
 def pool(x: Tensor, mask: Tensor, mode: str) -> Tensor:
-    """The valid vectors of a set as one: x `[..., S, d]`, mask `[..., S] bool` -> `[..., d]`, zeros for none."""
+    """Valid vectors as one, zeros for none: x `[..., S, d]`, mask `[..., S] bool` -> `[..., d]`."""
     mask = mask.unsqueeze(-1)
     if mode == "max":
         return x.masked_fill(~mask, -torch.inf).max(dim=-2).values.masked_fill(~mask.any(dim=-2), 0)
@@ -100,12 +119,12 @@ def pool(x: Tensor, mask: Tensor, mode: str) -> Tensor:
     return total if mode == "sum" else total / mask.sum(dim=-2).clamp(min=1)
 
 
-# ------------------------------------------------------------------------------------------------ which fields to take
+# --------------------------------------------------------------------------------------- which fields to take
 
 _KINDS = (FeatureType.TOKEN, FeatureType.TOKEN_SEQ, FeatureType.FLOAT)
 
 
-def _selected(config, dataset) -> Dict[FeatureType, List[str]]:
+def _selected(config, dataset) -> dict[FeatureType, list[str]]:
     """The fields of `selected_features` by their type."""
     names = config["selected_features"]
     names = [] if names is None else names
@@ -117,7 +136,9 @@ def _selected(config, dataset) -> Dict[FeatureType, List[str]]:
     fields = {kind: [] for kind in _KINDS}
     for name in names:
         if name not in features:
-            raise ValueError(f"selected_features={names!r}: there is no item feature {name!r}. {_there_are(features)}")
+            raise ValueError(
+                f"selected_features={names!r}: there is no item feature {name!r}. {_there_are(features)}"
+            )
         kind = dataset.field2type[name]
         if kind == FeatureType.FLOAT and name not in (config["numerical_features"] or ()):
             raise ValueError(
@@ -133,11 +154,11 @@ def _selected(config, dataset) -> Dict[FeatureType, List[str]]:
     return fields
 
 
-def _there_are(features: List[str]) -> str:
+def _there_are(features: list[str]) -> str:
     if features:
         return f"The data set has {', '.join(features)}."
     return "The data set has none: no item file is loaded; name its columns under load_col, item."
 
 
-def _offsets(sizes: List[int]) -> Tensor:
+def _offsets(sizes: list[int]) -> Tensor:
     return torch.tensor([0, *sizes[:-1]]).cumsum(dim=0)

@@ -64,7 +64,7 @@ class LinearAttention(nn.Module):
         if self.key_norm == "position":
             return query, key, mask / torch.linalg.vector_norm(key, dim=-1).clamp(min=NORM_FLOOR)
         norm = torch.linalg.vector_norm(key * mask.unsqueeze(-1), dim=1, keepdim=True).clamp(min=NORM_FLOOR)
-        steps = mask.sum(dim=1).clamp(min=1)[:, :, None, None]
+        steps = mask.sum(dim=1, dtype=key.dtype).clamp(min=1)[:, :, None, None]
         return query / (norm * steps.sqrt()), key, mask.to(key.dtype).expand(key.shape[:-1])
 
     def _one_query(self, query: Tensor, key: Tensor, scale: Tensor, x: Tensor) -> Tensor:

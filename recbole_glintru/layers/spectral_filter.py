@@ -29,8 +29,8 @@ class SpectralFilter(nn.Module):
     def at_end(self, x: Tensor) -> Tensor:
         """The output at position L-1 alone: `[B, L, d]` -> `[B, d]`.
 
-        The product of spectra is the circular convolution with the filter's own inverse transform; at one position
-        that is a weighted sum of the input's positions, and the input needs no transform.
+        The product of spectra is the circular convolution with the filter's own inverse transform; at one
+        position that is a weighted sum over the input's positions, and the input needs no transform.
         """
         with float32_region(x):
             kernel = torch.fft.irfft(self._weight(), n=self.length, dim=1)  # [1, L, d]

@@ -6,11 +6,10 @@ from torch import Tensor, nn
 
 from recbole_glintru import settings
 from recbole_glintru.layers.axis_mlp import AxisMLP
-from recbole_glintru.layers.item_features import PUBLISHED_NAMES, ItemFeatures
+from recbole_glintru.layers.item_features import ITEM, PUBLISHED_NAMES, ItemFeatures
 from recbole_glintru.models.base import NextItemRecommender
 from recbole_glintru.ops import histories
 from recbole_glintru.ops.alignment import widen
-from recbole_glintru.ops.item_fields import ITEM, stack_fields
 
 POSITIONS, FEATURES, CHANNELS = 1, 2, 3
 
@@ -39,7 +38,11 @@ class ParallelMixer(nn.Module):
         """x `[B, L, F, d]`, mask `[B, L, 1] bool` or None -> `[B, L, F, d]`."""
         y = self.norm(x)
         visible = y if mask is None else y * mask.unsqueeze(-1)
-        return self.feature_mlp(y, FEATURES) + self.sequence_mlp(visible, POSITIONS) + self.channel_mlp(y, CHANNELS)
+        return (
+            self.feature_mlp(y, FEATURES)
+            + self.sequence_mlp(visible, POSITIONS)
+            + self.channel_mlp(y, CHANNELS)
+        )
 
     def item_at_last(self, items: Tensor, fields: Tensor, mask: Optional[Tensor], last: Tensor) -> Tensor:
         """The mixer's output for the item id at one position a row: all that is read of the last pass.
@@ -63,15 +66,18 @@ class ParallelMixer(nn.Module):
 
 
 class SMLP4Rec(NextItemRecommender):
-    """SMLP4Rec: An Efficient All-MLP Architecture for Sequential Recommendations (TOIS 2024, doi 10.1145/3637871).
+    """SMLP4Rec: An Efficient all-MLP Architecture for Sequential Recommendations.
+
+    ACM Transactions on Information Systems, 2024, doi 10.1145/3637871.
 
     What differs from the published code, and why:
 
-    * The positions' MLP does not see padding (`mask_padding`); `mask_padding: False` gives the published numbers.
-    * The length is `MAX_ITEM_LIST_LENGTH`; the published constructor has 50 whatever the data set says, and fails
-      at any other. The expansion is a setting; there it is 3.
-    * Item features are embedded by `layers.item_features`, which gives zero for an item without a value; there is no
-      limit on their number, and none need be selected.
+    * The positions' MLP does not see padding (`mask_padding`); `mask_padding: False` gives the published
+      numbers.
+    * The length is `MAX_ITEM_LIST_LENGTH`; the published constructor has 50 whatever the data set says, and
+      fails at any other. The expansion is a setting; there it is 3.
+    * Item features are embedded by `layers.item_features`, which gives zero for an item without a value;
+      there is no limit on their number, and none need be selected.
     * In the last pass only the item's own vector at the last position is computed. Nothing changes by it.
 
     As published, all passes share one mixer, and there is no residual. The model has weights for one length.
@@ -100,7 +106,7 @@ class SMLP4Rec(NextItemRecommender):
         self.item_features = ItemFeatures(config, dataset, self.hidden_size)
         self.mixer = ParallelMixer(
             self.length,
-            n_fields=1 + len(self.item_features),
+            n_fields=self.item_features.n_fields,
             hidden_size=self.hidden_size,
             expansion=settings.integer(config, "expansion"),
             dropout_prob=settings.probability(config, "hidden_dropout_prob"),
@@ -108,10 +114,10 @@ class SMLP4Rec(NextItemRecommender):
         self.output_norm = nn.LayerNorm(self.hidden_size, eps=settings.number(config, "layer_norm_eps"))
         self.initializer_range = settings.number(config, "initializer_range")
         self.apply(self._initialise)
-        if not len(self.item_features):
+        if not self.item_features.names:
             self.logger.warning(
-                "SMLP4Rec: selected_features is empty, so that an item is its id alone (F = 1): nothing is mixed "
-                "across features, and the paper's results, which use some, are not to be expected."
+                "SMLP4Rec: selected_features is empty, so that an item is its id alone (F = 1): nothing is "
+                "mixed across features, and the paper's results, which use some, are not to be expected."
             )
 
     def _initialise(self, module: nn.Module) -> None:
@@ -125,12 +131,16 @@ class SMLP4Rec(NextItemRecommender):
             ValueError: L is greater than `MAX_ITEM_LIST_LENGTH`; a smaller L is padded up to it.
         """
         item_seq, last = widen(item_seq, self.length), item_seq_len - 1
-        mask = histories.valid_positions(item_seq_len, self.length).unsqueeze(-1) if self.mask_padding else None
+        mask = (
+            histories.valid_positions(item_seq_len, self.length).unsqueeze(-1) if self.mask_padding else None
+        )
+        items = self.item_embedding(item_seq)
         if self.n_layers == 1:  # the features of the last item alone are read
-            items = self.item_embedding(item_seq)
-            fields = stack_fields(histories.at_position(item_seq, last), self.item_embedding, self.item_features)
+            fields = self.item_features(
+                histories.at_position(item_seq, last), histories.at_position(items, last)
+            )
         else:
-            x = stack_fields(item_seq, self.item_embedding, self.item_features)
+            x = self.item_features(item_seq, items)
             for _ in range(self.n_layers - 1):
                 x = self.mixer(x, mask)
             items, fields = x[:, :, ITEM], histories.at_position(x, last)

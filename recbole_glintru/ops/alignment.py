@@ -6,14 +6,14 @@ from torch import Tensor
 
 
 def widen(item_seq: Tensor, length: int) -> Tensor:
-    """Pad right-padded histories on to a model's own length, as the data set would have: `[B, L']` -> `[B, length]`.
+    """Pad histories on the right, up to a model's own length: `[B, L'] int64` -> `[B, length]`.
 
     Raises:
         ValueError: L' is greater than `length`.
     """
     if item_seq.shape[1] > length:
         raise ValueError(
-            f"histories of {item_seq.shape[1]} positions: this model has weights for MAX_ITEM_LIST_LENGTH={length}."
+            f"histories of {item_seq.shape[1]} positions: the model was built for MAX_ITEM_LIST_LENGTH={length}."
         )
     return F.pad(item_seq, (0, length - item_seq.shape[1]))
 

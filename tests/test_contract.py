@@ -1,0 +1,202 @@
+"""What every model of the package must do. A model takes part by being registered."""
+
+import copy
+import math
+
+import pytest
+import torch
+from fakes import ItemTable, all_dropouts_off, make_batch, make_histories, model_settings
+
+from recbole_glintru import plugin
+from recbole_glintru.models.base import NextItemRecommender
+
+MODELS = [name for name, entry in plugin.announced_models().items() if entry.value.startswith("recbole_glintru.")]
+N_ITEMS, LENGTH = 30, 12
+LENGTHS = (1, 12, 7, 2, 9, 3, 12, 5)
+FEATURES = {
+    "kind": torch.arange(N_ITEMS) % 5,
+    "tags": torch.stack([torch.arange(N_ITEMS) % 4, torch.arange(N_ITEMS) % 3], dim=1),
+}
+FEATURES["kind"][0] = 0
+SELECTED = {"SMLP4Rec": ["kind", "tags"], "MLP4Rec": ["kind", "tags"]}
+
+
+def build(name, seed=0, **changes):
+    torch.manual_seed(seed)
+    if name in SELECTED:
+        changes.setdefault("selected_features", SELECTED[name])
+    settings = model_settings(name, MAX_ITEM_LIST_LENGTH=LENGTH, **changes)
+    return plugin.import_model(name)(settings, ItemTable(N_ITEMS, FEATURES))
+
+
+def batch(lengths=LENGTHS, padded_to=LENGTH, seed=0):
+    return make_batch(*make_histories(lengths, N_ITEMS, padded_to, seed))
+
+
+@pytest.fixture(params=MODELS)
+def name(request):
+    return request.param
+
+
+def losses(name):
+    return list(plugin.import_model(name).losses)
+
+
+def each_loss():
+    return [pytest.param(name, loss, id=f"{name}-{loss}") for name in MODELS for loss in losses(name)]
+
+
+def test_there_are_models():
+    assert "GLINTRU" in MODELS
+
+
+def test_is_documented(name):
+    model_class = plugin.import_model(name)
+    assert issubclass(model_class, NextItemRecommender)
+    assert "arXiv" in model_class.__doc__ or "doi" in model_class.__doc__.lower(), "where was it published?"
+    assert plugin.default_settings_file(model_class).stem == name
+
+
+def test_shapes(name):
+    model, rows = build(name).eval(), batch()
+    with torch.no_grad():
+        state, scores = model(*model.history(rows)), model.full_sort_predict(rows)
+        assert state.dim() == 2 and len(state) == len(LENGTHS)
+        assert scores.shape == (len(LENGTHS), N_ITEMS) and model.predict(rows).shape == (len(LENGTHS),)
+        assert state.isfinite().all() and scores.isfinite().all()
+
+
+@pytest.mark.parametrize("lengths", [(1,), (LENGTH,), (1, 1)], ids=["one-item", "full", "two-of-one-item"])
+def test_small_batches(name, lengths):
+    model, rows = build(name), batch(lengths)
+    model.calculate_loss(rows).backward()
+    assert model.eval().full_sort_predict(rows).shape == (len(lengths), N_ITEMS)
+
+
+@pytest.mark.parametrize("name, loss_type", each_loss())
+def test_loss_falls(name, loss_type):
+    model, rows = build(name, loss_type=loss_type), batch()
+    optimiser = torch.optim.Adam(model.parameters(), lr=0.01)
+    history = []
+    for _ in range(30):
+        optimiser.zero_grad()
+        loss = model.calculate_loss(rows)
+        assert loss.dim() == 0
+        loss.backward()
+        optimiser.step()
+        history.append(loss.item())
+    assert sum(history[-5:]) < 0.8 * sum(history[:5]), history
+
+
+def test_every_parameter_is_trained(name):
+    """A parameter that no loss reaches is dead weight, or a mistake."""
+    model = build(name)
+    model.calculate_loss(batch()).backward()
+    unreached = [n for n, p in model.named_parameters() if p.grad is None or p.grad.abs().sum() == 0]
+    assert not unreached
+
+
+def test_save_and_load(name, tmp_path):
+    model, other, rows = build(name, seed=1).eval(), build(name, seed=2).eval(), batch()
+    torch.save(model.state_dict(), tmp_path / "state")
+    with torch.no_grad():
+        expected = model.full_sort_predict(rows)
+        assert not torch.equal(other.full_sort_predict(rows), expected)
+        other.load_state_dict(torch.load(tmp_path / "state", weights_only=True))
+        assert torch.equal(other.full_sort_predict(rows), expected)
+
+
+def test_can_be_copied(name):
+    """RecBole's FLOPs count works on a deep copy."""
+    model, rows = build(name).eval(), batch()
+    assert torch.equal(copy.deepcopy(model).full_sort_predict(rows), model.full_sort_predict(rows))
+
+
+def test_deterministic_under_a_seed(name):
+    def train():
+        model, rows = build(name, seed=3), batch()
+        optimiser = torch.optim.Adam(model.parameters())
+        for _ in range(3):
+            optimiser.zero_grad()
+            model.calculate_loss(rows).backward()
+            optimiser.step()
+        return model.eval().full_sort_predict(rows)
+
+    assert torch.equal(train(), train())
+
+
+@pytest.mark.parametrize("name, loss_type", each_loss())
+def test_mixed_precision(name, loss_type):
+    """bfloat16 autocast trains without NaN and stays near float32: bfloat16 has three digits."""
+    settings = all_dropouts_off(model_settings(name))
+    model, rows = build(name, loss_type=loss_type, **settings), batch()
+    exact = model.calculate_loss(rows).item()
+    optimiser = torch.optim.Adam(model.parameters(), lr=0.01)
+    for step in range(5):
+        optimiser.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = model.calculate_loss(rows)
+        if step == 0:
+            assert loss.item() == pytest.approx(exact, rel=0.03)
+        loss.backward()
+        assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+        optimiser.step()
+    assert math.isfinite(loss.item())
+
+
+def test_predict_agrees_with_full_sort_predict(name):
+    model, rows = build(name).eval(), batch()
+    with torch.no_grad():
+        expected = model.full_sort_predict(rows)[torch.arange(len(LENGTHS)), rows["item_id"]]
+        torch.testing.assert_close(model.predict(rows), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("tiled", [False, True], ids=["repeated", "tiled"])
+def test_each_history_is_encoded_once(name, tiled):
+    """RecBole repeats a history for each candidate, or tiles the rows of a user who has several targets."""
+    model, rows, candidates = build(name).eval(), batch(), 5
+    many = rows.repeat(candidates) if tiled else rows.repeat_interleave(candidates)
+    many["item_id"] = torch.arange(len(many)) % (N_ITEMS - 1) + 1
+    encoded = []
+    encode = model.encode
+    model.encode = lambda *history: encoded.append(len(history[0])) or encode(*history)
+    with torch.no_grad():
+        actual = model.predict(many)
+        assert encoded == [len(LENGTHS)]
+        plain = model.score_items(model(*model.history(many)), many["item_id"])
+    torch.testing.assert_close(actual, plain, rtol=0, atol=2e-6)
+
+
+def test_length_invariance_is_as_declared(name):
+    """A model that says so gives the same state however far a history is padded, and whatever the padding holds."""
+    model = build(name).eval()
+    item_seq, item_seq_len = make_histories(LENGTHS, N_ITEMS, LENGTH)
+    rows = make_batch(item_seq, item_seq_len)
+    padding = torch.arange(LENGTH) >= item_seq_len.unsqueeze(1)
+    garbage = make_batch(torch.where(padding, 7, item_seq), item_seq_len)
+    with torch.no_grad():
+        expected = model(*model.history(rows))
+        if not model.length_invariant:
+            assert model.encode(*model.history(rows)).shape == expected.shape
+            return
+        torch.testing.assert_close(model(*model.history(garbage)), expected, rtol=0, atol=2e-6)
+        torch.testing.assert_close(model.encode(*model.history(rows)), expected, rtol=0, atol=2e-6)
+        for row, length in enumerate(LENGTHS):
+            alone = make_batch(
+                item_seq[row : row + 1, :length], item_seq_len[row : row + 1], users=rows["user_id"][row : row + 1]
+            )
+            torch.testing.assert_close(model(*model.history(alone)), expected[row : row + 1], rtol=0, atol=2e-6)
+
+
+def test_batches_are_trimmed(name):
+    model, rows = build(name).eval(), batch((3, 5, 2))
+    columns = []
+    encode = model.encode
+    model.encode = lambda *history: columns.append(history[0].shape[1]) or encode(*history)
+    model.predict(rows)
+    assert columns == [5 if model.length_invariant else LENGTH]
+
+
+def test_unknown_loss_is_named(name):
+    with pytest.raises(ValueError, match="loss_type='TOP1'"):
+        build(name, loss_type="TOP1")
