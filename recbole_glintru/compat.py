@@ -218,7 +218,7 @@ class _Tune(types.ModuleType):
         tune = sys.modules.get("ray.tune")
         if tune is None or isinstance(tune, _Tune):
             return
-        if "metrics" in inspect.signature(tune.report).parameters:  # Ray 2.7 and later
+        if next(iter(inspect.signature(tune.report).parameters)) == "metrics":  # Ray 2.7 and later
             tune.report(metrics)
         else:
             tune.report(**metrics)

@@ -22,8 +22,8 @@ Trains a model on a data set and evaluates it, by RecBole.
   --dataset, -d    the data set, {dataset} unless given: DIR/<dataset>/<dataset>.inter with --data_path=DIR,
                    or RecBole's download of that name
   --config_files   YAML files with settings, separated by blanks
-  --protocol       the paper's protocol to apply: none, or the name of a data set that has one ({protocols});
-                   unless given, that of the data set itself
+  --protocol       the paper's protocol to apply, that of the data set unless given: none, or one of
+                   {protocols}
   --nproc, --ip, --port, --world_size, --group_offset
                    training in several processes, as in RecBole
   --key=value      any setting of RecBole (recbole.io/docs, "Config Settings") or of the model

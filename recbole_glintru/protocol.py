@@ -1,7 +1,7 @@
 """The paper's protocol for a data set, `properties/dataset/<dataset>.yaml`, as RecBole's configuration files.
 
-Such a file is flat, in RecBole's keys, except for `models`: model name -> settings for that model alone, above the
-others. Nothing here is applied by importing the package; the launcher applies it below the user's own settings.
+Such a file is flat, in RecBole's keys, except for `models`: model name -> settings for that model alone, above
+the others. Importing the package applies none of it; the launcher does, below the user's own settings.
 """
 
 import contextlib
@@ -44,7 +44,7 @@ def choose(wanted: Optional[str], dataset: str) -> Optional[str]:
 
 @contextlib.contextmanager
 def as_config_files(name: Optional[str], model: str) -> Iterator[list[str]]:
-    """The configuration files that hold the protocol, one or none; they are there as long as the block runs."""
+    """The configuration files, one or none, that hold the protocol; they are gone after the block."""
     if name is None:
         yield []
         return

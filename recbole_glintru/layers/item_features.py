@@ -10,12 +10,11 @@ from recbole_glintru import settings
 ITEM = 0  # where an item's own vector stands among its fields
 POOLING_MODES = ("mean", "sum", "max")
 PUBLISHED_NAMES = (
-    (r"^feature_embed_layer\.token_embedding_table\.item\.embedding\.", "item_features.token_embedding."),
     (
-        r"^feature_embed_layer\.token_seq_embedding_table\.item\.(\d+)\.",
-        r"item_features.token_seq_embeddings.\1.",
+        r"^feature_embed_layer\.(token|token_seq|float)_embedding_table\.item\.",
+        r"item_features.\1_embedding.",
     ),
-    (r"^feature_embed_layer\.float_embedding_table\.item\.embedding\.", "item_features.numeric_embedding."),
+    (r"^(item_features\.token|item_features\.float)_embedding\.embedding\.", r"\1_embedding."),
 )
 
 
@@ -53,26 +52,23 @@ class ItemFeatures(nn.Module):
         values = dataset.get_item_feature()
         self.n_items = dataset.num(config["ITEM_ID_FIELD"])
 
-        self.token_embedding = self.numeric_embedding = None
+        self.token_embedding = self.float_embedding = None
         if tokens:  # one table for all: the values of each field lie behind those of the fields before it
             sizes = [dataset.num(field) for field in tokens]
-            self._remember(
-                "token_rows", torch.stack([values[field] for field in tokens], dim=-1) + _offsets(sizes)
-            )
+            rows = torch.stack([values[field] for field in tokens], dim=1)  # [V, fields]
+            self._remember("token_rows", rows + _offsets(sizes))
             self.token_embedding = nn.Embedding(sum(sizes), hidden_size)
-        self.token_seq_embeddings = nn.ModuleList(
+        self.token_seq_embedding = nn.ModuleList(
             nn.Embedding(dataset.num(f), hidden_size) for f in token_seqs
         )
         for number, field in enumerate(token_seqs):
             self._remember(f"token_seq_{number}", values[field])
-        if (
-            numbers
-        ):  # RecBole keeps a number as the pair (factor, row): a bucket has factor 1 and a row of its own
+        if numbers:  # RecBole keeps a number as a pair (factor, row): a bucket has factor 1 and its own row
             sizes = [dataset.num(field) for field in numbers]
             pairs = torch.stack([values[field] for field in numbers], dim=1)  # [V, fields, 2]
             self._remember("numeric_factors", pairs[..., :1])
             self._remember("numeric_rows", pairs[..., 1].long() + _offsets(sizes))
-            self.numeric_embedding = nn.Embedding(sum(sizes), hidden_size)
+            self.float_embedding = nn.Embedding(sum(sizes), hidden_size)
 
     def _remember(self, name: str, values: Tensor) -> None:
         self.register_buffer(name, values.clone(), persistent=False)
@@ -101,12 +97,12 @@ class ItemFeatures(nn.Module):
         vectors = []
         if self.token_embedding is not None:
             vectors.append(self.token_embedding(self.token_rows[items]))
-        for number, table in enumerate(self.token_seq_embeddings):
+        for number, table in enumerate(self.token_seq_embedding):
             values = getattr(self, f"token_seq_{number}")[items]
             vectors.append(pool(table(values), values != 0, self.pooling_mode).unsqueeze(-2))
-        if self.numeric_embedding is not None:
-            factors = self.numeric_factors[items].to(self.numeric_embedding.weight.dtype)
-            vectors.append(factors * self.numeric_embedding(self.numeric_rows[items]))
+        if self.float_embedding is not None:
+            factors = self.numeric_factors[items].to(self.float_embedding.weight.dtype)
+            vectors.append(factors * self.float_embedding(self.numeric_rows[items]))
         return torch.cat(vectors, dim=-2)
 
 

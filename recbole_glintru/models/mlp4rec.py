@@ -63,10 +63,8 @@ class MLP4Rec(NextItemRecommender):
     length_invariant = False
     published_names = (
         *PUBLISHED_NAMES,
-        (
-            r"^layers\.\d*[02468]\.",
-            "sequenceMixer.",
-        ),  # the published list repeats both mixers for every field
+        # The published list `layers` repeats both of these mixers for every field.
+        (r"^layers\.\d*[02468]\.", "sequenceMixer."),
         (r"^layers\.\d*[13579]\.", "channelMixer."),
         (r"^(sequence|channel|feature)Mixer\.", r"\1_mixer."),
         (r"^(\w+_mixer)\.fn\.0\.", r"\1.mlp.expand."),

@@ -13,7 +13,7 @@ def widen(item_seq: Tensor, length: int) -> Tensor:
     """
     if item_seq.shape[1] > length:
         raise ValueError(
-            f"histories of {item_seq.shape[1]} positions: the model was built for MAX_ITEM_LIST_LENGTH={length}."
+            f"Histories of {item_seq.shape[1]} positions: the model has MAX_ITEM_LIST_LENGTH={length}."
         )
     return F.pad(item_seq, (0, length - item_seq.shape[1]))
 

@@ -1,0 +1,398 @@
+"""Each mend of compat.py: the break that it mends is there without it, where this stack shows it, and gone with it."""
+
+import copy
+import sys
+import types
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from recbole_glintru import compat, plugin
+
+PANDAS_3 = int(pd.__version__.partition(".")[0]) >= 3
+
+
+@pytest.fixture
+def fresh(monkeypatch):
+    """Import a module anew, with or without one mend, and forget it afterwards."""
+
+    all_after, all_around = dict(compat.AFTER), dict(compat.AROUND)
+
+    def load(name, without=None):
+        kept = [mend for mend in all_after.get(name, ()) if mend.__name__ != without]
+        monkeypatch.setitem(compat.AFTER, name, kept)
+        around = all_around.get(name)
+        if around is not None and around.__name__ == without:
+            monkeypatch.delitem(compat.AROUND, name)
+        elif around is not None:
+            monkeypatch.setitem(compat.AROUND, name, around)
+        parent, _, child = name.rpartition(".")
+        if name in sys.modules:
+            monkeypatch.delitem(sys.modules, name)
+        module = plugin.importlib.import_module(name)
+        if parent in sys.modules:  # the import put the new module there; the old one comes back at the end
+            monkeypatch.setattr(sys.modules[parent], child, module)
+        return module
+
+    return load
+
+
+def unmend(monkeypatch, owner, name):
+    """Put back what a `functools.wraps` mend wrapped."""
+    monkeypatch.setattr(owner, name, getattr(owner, name).__wrapped__)
+
+
+# -------------------------------------------------------------------------------------------------------------- NumPy
+
+
+ALIASES = ("float_", "complex_", "unicode_", "float", "long")
+
+
+def test_numpy_aliases(monkeypatch):
+    from recbole.data.interaction import Interaction
+    from recbole.utils import utils
+
+    for name in ("float", "float_"):
+        if name in vars(np):
+            monkeypatch.delattr(np, name)
+    with pytest.raises(AttributeError, match="float"):  # interaction.py:31 reads np.float
+        Interaction({"a": [1.0, 2.0]})
+    compat.numpy_aliases(utils)
+    assert Interaction({"a": [1.0, 2.0]})["a"].tolist() == [1.0, 2.0]
+    assert all(name in vars(np) for name in ALIASES)
+    from recbole.config import Config
+
+    Config.compatibility_settings(None)
+
+
+def test_numpy_aliases_leave_what_is_there(monkeypatch):
+    from recbole.utils import utils
+
+    monkeypatch.setattr(np, "float_", "mine", raising=False)
+    compat.numpy_aliases(utils)
+    assert np.float_ == "mine"
+
+
+# ------------------------------------------------------------------------------------------------------------ PyTorch
+
+
+@pytest.fixture
+def foreign_file(tmp_path):
+    torch.save({"a": types.SimpleNamespace(b=1)}, tmp_path / "file", pickle_protocol=4)
+    return tmp_path / "file"
+
+
+def load_as(module_name, file, **kwargs):
+    """Call torch.load from a function that belongs to a module of that name."""
+    scope = {"__name__": module_name, "torch": torch}
+    exec("def load(file, **kwargs):\n    return torch.load(file, **kwargs)", scope)
+    return scope["load"](file, **kwargs)
+
+
+def test_torch_load_of_others_is_left_alone(foreign_file):
+    assert load_as("mine", foreign_file, weights_only=False)["a"].b == 1
+    assert load_as("recbole.trainer", foreign_file, weights_only=False)["a"].b == 1  # it says so itself
+
+
+def test_torch_load_of_recbole_is_restricted(foreign_file):
+    with pytest.raises(Exception, match="SimpleNamespace"):
+        load_as("recbole.trainer.trainer", foreign_file)
+    assert hasattr(torch.load, "_reads_recbole_checkpoints")
+    wrapped = torch.load
+    compat.checkpoints_load(types.SimpleNamespace(torch=torch))
+    assert torch.load is wrapped  # once is enough
+
+
+# ------------------------------------------------------------------------------------------------------------- pandas
+
+
+@pytest.fixture
+def ragged_data(tmp_path):
+    """A data set with missing tokens, floats and sequences."""
+    folder = tmp_path / "dataset" / "ragged"
+    folder.mkdir(parents=True)
+    header = "user_id:token\titem_id:token\ttimestamp:float\n"
+    rows = [f"u{user}\ti{item}\t{item}\n" for user in range(4) for item in range(1, 7)]
+    (folder / "ragged.inter").write_text(header + "".join(rows))
+    (folder / "ragged.item").write_text(
+        "item_id:token\tbrand:token\tprice:float\ttags:token_seq\tsizes:float_seq\n"
+        "i1\tb1\t1\tx y\t1 2\ni2\t\t3\t\t3\ni3\tb2\t\ty z x\t\ni4\tb1\t5\tx\t4\n"  # i5, i6 have no features at all
+    )
+    return tmp_path
+
+
+def build_ragged(workplace):
+    from recbole.config import Config
+    from recbole.data import create_dataset, data_preparation
+
+    columns = {"inter": ["user_id", "item_id", "timestamp"], "item": ["item_id", "brand", "price", "tags", "sizes"]}
+    settings = {"load_col": columns, "data_path": str(workplace / "dataset"), "normalize_all": True}
+    settings["filter_inter_by_user_or_item"] = False  # keep the items without features
+    config = Config(model="GLINTRU", dataset="ragged", config_dict=settings)
+    dataset = create_dataset(config)
+    data_preparation(config, dataset)
+    return dataset
+
+
+def test_pandas_builds_the_same_data_set(workplace, ragged_data):
+    """Missing tokens are 0, missing floats the mean, missing sequences empty, as with pandas 2."""
+    dataset = build_ragged(workplace)
+    items = dataset.get_item_feature()
+    ids = {token: index for index, token in enumerate(dataset.id2token("item_id", np.arange(dataset.item_num)))}
+    tags = dataset.field2token_id["tags"]
+    brand = dataset.field2token_id["brand"]
+
+    def row(field, item):
+        return items[field][ids[item]].tolist()
+
+    assert [row("brand", item) for item in ("i1", "i3", "i4", "i5")] == [brand["b1"], brand["b2"], brand["b1"], 0]
+    assert row("tags", "i3") == [tags["y"], tags["z"], tags["x"]]
+    assert row("tags", "i2") == [0, 0, 0] and row("tags", "i5") == [0, 0, 0]
+    assert row("price", "i3") == pytest.approx(0.5) and row("price", "i6") == pytest.approx(0.5)  # mean of 0, .5, 1
+    assert row("sizes", "i1") == pytest.approx([0, 1 / 3]) and row("sizes", "i5") == [0, 0]
+
+
+@pytest.mark.skipif(not PANDAS_3, reason="pandas 2 needs none of these mends")
+@pytest.mark.parametrize("mend", ["pandas_text_columns", "pandas_missing_values", "pandas_lengths"])
+def test_pandas_mends_are_needed(workplace, ragged_data, monkeypatch, mend):
+    import recbole.data.dataset.dataset as dataset
+
+    if mend == "pandas_text_columns":
+        monkeypatch.setattr(dataset, "pd", pd)
+    elif mend == "pandas_missing_values":
+        chained = lambda self: [  # noqa: E731  what RecBole does, in one line
+            getattr(self, name)[field].fillna(0, inplace=True)
+            for name in self.feat_name_list
+            for field in getattr(self, name)
+        ]
+        monkeypatch.setattr(dataset.Dataset, "_fill_nan", chained)
+    else:
+        unmend(monkeypatch, pd.Series, "agg")
+    with pytest.raises((AttributeError, TypeError, ValueError, AssertionError, KeyError, IndexError, RuntimeError)):
+        test_pandas_builds_the_same_data_set(workplace, ragged_data)
+
+
+def test_pandas_of_others_is_left_alone():
+    series = pd.Series([[1, 2], [3]])
+    expected = (getattr(pd.Series.agg, "__wrapped__", pd.Series.agg))(series, len)
+    actual = series.agg(len)
+    assert actual == expected if np.isscalar(expected) else list(actual) == list(expected)
+
+
+# ------------------------------------------------------------------------------------------------------- Ray, tuning
+
+
+def fake_ray(monkeypatch, report):
+    ray, tune = types.ModuleType("ray"), types.ModuleType("ray.tune")
+    ray.tune, tune.report, tune.run_marker = tune, report, "real"
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setitem(sys.modules, "ray.tune", tune)
+
+
+def without_ray(monkeypatch):
+    for name in [name for name in sys.modules if name.partition(".")[0] == "ray"]:
+        monkeypatch.delitem(sys.modules, name)
+
+
+class NoRay:
+    """A finder under which Ray cannot be imported, as where it is absent or broken."""
+
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name.partition(".")[0] == "ray":
+            raise ModuleNotFoundError("no ray here", name="ray")
+
+
+def test_recbole_imports_without_ray(monkeypatch, fresh):
+    without_ray(monkeypatch)
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path[:1], NoRay, *sys.meta_path[1:]])
+    with pytest.raises(ModuleNotFoundError, match="no ray here"):
+        fresh("recbole.quick_start.quick_start", without="ray_is_not_needed")
+    monkeypatch.undo()
+    without_ray(monkeypatch)
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path[:1], NoRay, *sys.meta_path[1:]])
+    quick_start = fresh("recbole.quick_start.quick_start")
+    assert quick_start.tune.report(recall=0.5) is None  # nobody to report to
+    assert "ray" not in sys.modules
+
+
+def test_reports_in_old_and_new_dialect(monkeypatch):
+    tune, seen = compat._Tune(), []
+    fake_ray(monkeypatch, lambda _metric=None, **metrics: seen.append((_metric, metrics)))
+    tune.report(recall=0.5)
+    fake_ray(monkeypatch, lambda metrics, *, checkpoint=None: seen.append(metrics))
+    tune.report(recall=0.6)
+    assert seen == [(None, {"recall": 0.5}), {"recall": 0.6}]
+    assert tune.run_marker == "real"
+
+
+def test_numpy_bool_for_old_ray(monkeypatch):
+    if "bool8" in vars(np):
+        monkeypatch.delattr(np, "bool8")
+    compat.ray_finds_numpy_bool(None)
+    assert np.bool8 is np.bool_
+    assert compat.ray_finds_numpy_bool in compat.AFTER["ray"]
+
+
+@pytest.mark.parametrize("gpus, expected", [(0, {"gpu": 0}), (2, {"gpu": 1})])
+def test_stock_search_script_runs(monkeypatch, gpus, expected, tmp_path):
+    """RecBole's run_hyper.py: `local_dir`, and one GPU a trial whether there is one or not."""
+    calls = []
+
+    def run(trainable, *, storage_path=None, resources_per_trial=None):
+        calls.append((storage_path, resources_per_trial))
+
+    fake_ray(monkeypatch, None)
+    ray, tune = sys.modules["ray"], types.ModuleType("ray.tune.tune")
+    ray.is_initialized, ray.cluster_resources = (lambda: True), (lambda: {"CPU": 2, "GPU": gpus})
+    tune.run = run
+    monkeypatch.setitem(sys.modules, "ray.tune.tune", tune)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(TypeError):
+        tune.run("objective", local_dir="./ray_log", resources_per_trial={"gpu": 1})
+    compat.ray_runs_stock_script(tune)
+    if gpus:
+        tune.run("objective", local_dir="./ray_log", resources_per_trial={"gpu": 1})
+    else:
+        with pytest.warns(UserWarning, match="No GPU"):
+            tune.run("objective", local_dir="./ray_log", resources_per_trial={"gpu": 1})
+    tune.run("objective", resources_per_trial={"gpu": 1})  # a caller who knows this Ray
+    assert calls == [(str(tmp_path / "ray_log"), expected), (None, {"gpu": 1})]
+
+
+def test_hyperopt_generator(fresh):
+    """hyperopt 0.2.6 and later draw with `integers`, 0.2.5 with `randint`."""
+    bare = fresh("recbole.trainer.hyper_tuning", without="hyperopt_generator")
+    assert not hasattr(bare.np.random.RandomState(1), "integers")
+    mended = fresh("recbole.trainer.hyper_tuning")
+    generator = mended.np.random.RandomState(1)
+    assert generator.integers(5) in range(5) and generator.randint(5) in range(5)
+    assert mended.np.random.RandomState(1).integers(10**9) == mended.np.random.RandomState(1).integers(10**9)
+    assert mended.np.prod([2, 3]) == 6 and np.random.RandomState is not mended.np.random.RandomState
+
+
+# --------------------------------------------------------------------------------------------------- RecBole's own
+
+
+def test_collector_takes_numbers(monkeypatch):
+    from recbole.evaluator.collector import Collector, DataStruct
+
+    def collector():
+        self = Collector.__new__(Collector)
+        self.data_struct = DataStruct()
+        self.data_struct.set("data.num_items", 7)
+        self.data_struct.set("rec.items", torch.ones(2))
+        return self
+
+    self = collector()
+    struct = self.get_data_struct()
+    assert struct.get("data.num_items") == 7 and struct.get("rec.items").tolist() == [1, 1]
+    assert "rec.items" not in self.data_struct and self.data_struct.get("data.num_items") == 7
+    unmend(monkeypatch, Collector, "get_data_struct")
+    with pytest.raises(AttributeError, match="cpu"):
+        collector().get_data_struct()
+
+
+def test_beyond_accuracy_metrics(workplace, tiny):
+    from recbole.quick_start import run_recbole
+
+    settings = {**tiny, "metrics": ["ItemCoverage", "GiniIndex", "Recall", "AveragePopularity"]}
+    settings.update(valid_metric="Recall@10", topk=10)
+    result = run_recbole(model="GLINTRU", dataset="ml-100k", config_dict=settings, saved=False)["test_result"]
+    assert 0 < result["itemcoverage@10"] <= 1
+
+
+def test_negatives_follow_the_loss(workplace, monkeypatch):
+    from recbole.config import Config
+
+    assert Config(model="SASRec", dataset="ml-100k")["train_neg_sample_args"]["distribution"] == "none"
+    bpr = Config(model="SASRec", dataset="ml-100k", config_dict={"loss_type": "BPR"})
+    assert bpr["train_neg_sample_args"]["distribution"] == "uniform"
+    general = Config(model="BPR", dataset="ml-100k")
+    assert general["train_neg_sample_args"]["distribution"] == "uniform"
+    with pytest.raises(ValueError, match="should be None"):  # the user's own contradiction
+        Config(model="SASRec", dataset="ml-100k", config_dict={"train_neg_sample_args": {"distribution": "uniform"}})
+    unmend(monkeypatch, Config, "_get_final_config_dict")
+    with pytest.raises(ValueError, match="should be None"):
+        Config(model="SASRec", dataset="ml-100k")
+
+
+def test_anomaly_detection_stays(monkeypatch, fresh):
+    name = "recbole.model.sequential_recommender.sine"
+    import recbole.model.sequential_recommender  # noqa: F401
+
+    assert not torch.is_anomaly_enabled()
+    try:
+        fresh(name)
+        assert not torch.is_anomaly_enabled()
+        with torch.autograd.detect_anomaly(check_nan=False):
+            fresh(name)
+            assert torch.is_anomaly_enabled() and not torch.is_anomaly_check_nan_enabled()
+        fresh(name, without="anomaly_detection_stays")
+        assert torch.is_anomaly_enabled()
+    finally:
+        torch.autograd.set_detect_anomaly(False)
+
+
+def test_thop_finds_distutils(monkeypatch):
+    """As on Python 3.12 and later without setuptools."""
+
+    class NoDistutils:
+        @staticmethod
+        def find_spec(name, path=None, target=None):
+            if name.partition(".")[0] == "distutils":
+                raise ModuleNotFoundError("no distutils here", name="distutils")
+
+    def import_thop():
+        for name in [name for name in sys.modules if name.partition(".")[0] in ("thop", "distutils")]:
+            monkeypatch.delitem(sys.modules, name)
+        import thop.profile  # noqa: F401
+
+        return sys.modules["thop.profile"]  # thop.profile is a function
+
+    find_spec = compat.importlib.util.find_spec
+    monkeypatch.setattr(
+        compat.importlib.util, "find_spec", lambda name, *rest: None if name == "distutils" else find_spec(name, *rest)
+    )
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path[:1], NoDistutils, *sys.meta_path[1:]])
+    assert import_thop().register_hooks
+    assert "distutils" not in sys.modules
+    monkeypatch.delitem(compat.AROUND, "thop")
+    with pytest.raises(ModuleNotFoundError, match="distutils"):
+        import_thop()
+
+
+def test_loose_version():
+    version = compat._LooseVersion
+    assert version("2.13.0+cpu") >= version("1.1.0") and version("1.0.0") < version("1.1.0")
+
+
+# ---------------------------------------------------------------------------------------------------------- machinery
+
+
+def test_stand_ins_leave_no_trace():
+    module = types.ModuleType("surely_not_there")
+    with compat._stand_ins({"surely_not_there": module}):
+        import surely_not_there
+
+        assert surely_not_there is module
+    assert "surely_not_there" not in sys.modules
+
+
+def test_rebind_reaches_early_imports():
+    old, new = object(), object()
+    early = types.ModuleType("early_importer")
+    early.name = old
+    sys.modules["early_importer"] = early
+    try:
+        compat.rebind(old, new)
+        assert early.name is new
+    finally:
+        del sys.modules["early_importer"]
+
+
+def test_overlay_copies_nothing():
+    overlay = compat._Overlay(copy, deepcopy="replaced")
+    assert overlay.deepcopy == "replaced" and overlay.copy is copy.copy and copy.deepcopy != "replaced"
