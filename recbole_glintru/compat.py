@@ -1,7 +1,6 @@
 """What RecBole 1.2.1 needs on today's NumPy, pandas, PyTorch, Ray and hyperopt: one small function a mend.
 
-`plugin.py` runs a mend right after the body of the RecBole module that it names (`AFTER`), or has it around that body
-(`AROUND`). Every mend says what breaks without it, where, and with which versions, and does nothing where nothing
+`plugin.py` runs a mend right after the body of the module that it names (`@after`), or around it (`@around`). Every mend says what breaks without it, where, and with which versions, and does nothing where nothing
 breaks. All of them can go with a RecBole release that needs none; a narrower end is stated where there is one.
 Line numbers are those of RecBole 1.2.1.
 """
@@ -15,67 +14,8 @@ import os
 import sys
 import types
 import warnings
-from typing import Any, Callable, ContextManager, Dict, List
 
-AFTER: Dict[str, List[Callable[[types.ModuleType], None]]] = {}
-AROUND: Dict[str, Callable[[], ContextManager]] = {}
-
-
-def after(module: str):
-    """Decorator: run the function, with the module as its argument, once the body of the module has run."""
-
-    def add(mend):
-        AFTER.setdefault(module, []).append(mend)
-        return mend
-
-    return add
-
-
-def around(module: str):
-    """Decorator: the function makes the context in which the body of the module runs."""
-
-    def add(context):
-        AROUND[module] = context
-        return context
-
-    return add
-
-
-def rebind(old: Any, new: Any) -> None:
-    """Put `new` in the place of `old` in every module that has imported it by name already."""
-    for module in list(sys.modules.values()):
-        for name, value in list(getattr(module, "__dict__", {}).items()):
-            if value is old:
-                setattr(module, name, new)
-
-
-def _called_by_recbole() -> bool:
-    """Whether the caller of the function that asks is a module of RecBole."""
-    return sys._getframe(2).f_globals.get("__name__", "").partition(".")[0] == "recbole"
-
-
-class _Overlay(types.ModuleType):
-    """A module seen through a few replaced names, for one RecBole module alone."""
-
-    def __init__(self, module: types.ModuleType, **replaced: Any):
-        super().__init__(module.__name__)
-        self.__dict__.update(replaced, _module=module)
-
-    def __getattr__(self, name):
-        return getattr(self.__dict__["_module"], name)
-
-
-@contextlib.contextmanager
-def _stand_ins(modules: Dict[str, types.ModuleType]):
-    """Let `modules` be importable by these names inside the block, and leave `sys.modules` as it was."""
-    sys.modules.update(modules)
-    try:
-        yield
-    finally:
-        for name, module in modules.items():
-            if sys.modules.get(name) is module:
-                del sys.modules[name]
-
+from recbole_glintru.import_hooks import Overlay, after, around, called_by_recbole, rebind, stand_ins
 
 # -------------------------------------------------------------------------------------------------------------- NumPy
 
@@ -113,7 +53,7 @@ def checkpoints_load(utils) -> None:
 
     @functools.wraps(load)
     def load_checkpoint(*args, **kwargs):
-        if "weights_only" in kwargs or not _called_by_recbole():
+        if "weights_only" in kwargs or not called_by_recbole():
             return load(*args, **kwargs)
         from recbole_glintru import checkpoints
 
@@ -146,7 +86,7 @@ def pandas_text_columns(dataset) -> None:
                     frame[column] = frame[column].fillna("")
         return frame
 
-    dataset.pd = _Overlay(pandas, read_csv=read_csv)
+    dataset.pd = Overlay(pandas, read_csv=read_csv)
 
 
 @after("recbole.data.dataset.dataset")
@@ -191,7 +131,7 @@ def pandas_lengths(dataset) -> None:
 
     @functools.wraps(agg)
     def agg_len(self, func=None, *args, **kwargs):
-        if func is len and _called_by_recbole():
+        if func is len and called_by_recbole():
             return self.map(len)
         return agg(self, func, *args, **kwargs)
 
@@ -242,7 +182,7 @@ def ray_is_not_needed():
     ray = types.ModuleType("ray")
     ray.tune = _Tune()
     ray.__path__ = []
-    return _stand_ins({"ray": ray, "ray.tune": ray.tune})
+    return stand_ins({"ray": ray, "ray.tune": ray.tune})
 
 
 @after("recbole.quick_start.quick_start")
@@ -309,7 +249,7 @@ def hyperopt_generator(hyper_tuning) -> None:
     def random_state(seed=None):
         return Generator(np.random.PCG64(seed))
 
-    hyper_tuning.np = _Overlay(np, random=_Overlay(np.random, RandomState=random_state))
+    hyper_tuning.np = Overlay(np, random=Overlay(np.random, RandomState=random_state))
 
 
 # --------------------------------------------------------------------------------------------------- RecBole's own
@@ -390,7 +330,7 @@ def thop_finds_distutils():
         return contextlib.nullcontext()
     distutils, version = types.ModuleType("distutils"), types.ModuleType("distutils.version")
     distutils.version, distutils.__path__, version.LooseVersion = version, [], _LooseVersion
-    return _stand_ins({"distutils": distutils, "distutils.version": version})
+    return stand_ins({"distutils": distutils, "distutils.version": version})
 
 
 @functools.total_ordering

@@ -23,7 +23,8 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Dict, List, Optional
 
-from recbole_glintru import compat
+from recbole_glintru import compat  # noqa: F401  its mends enter the tables of import_hooks
+from recbole_glintru.import_hooks import AFTER, AROUND, after, rebind
 
 GROUP = "recbole.models"
 _NAMESPACE = "recbole.model.sequential_recommender."
@@ -34,12 +35,12 @@ def register() -> None:
     if any(isinstance(finder, _Finder) for finder in sys.meta_path):
         return
     sys.meta_path.insert(0, _Finder())
-    for name in [name for name in compat.AFTER if name in sys.modules]:
+    for name in [name for name in AFTER if name in sys.modules]:
         _mend(sys.modules[name])
 
 
-@functools.lru_cache(maxsize=None)
-def announced_models() -> Dict[str, EntryPoint]:
+@functools.cache
+def announced_models() -> dict[str, EntryPoint]:
     """The models of every installed plugin: class name -> entry point.
 
     The models of this package are there even when it is not installed (a checkout on `PYTHONPATH`): they follow
@@ -54,7 +55,7 @@ def announced_models() -> Dict[str, EntryPoint]:
     return {**{entry.name: entry for entry in group}, **own}
 
 
-def model_names() -> List[str]:
+def model_names() -> list[str]:
     """The names of all models that `get_model` can return, announced and RecBole's own, sorted."""
     builtin = (file.stem for file in (properties("recbole") / "model").glob("*.yaml"))
     return sorted({*announced_models(), *builtin}, key=str.lower)
@@ -94,7 +95,7 @@ class _Finder:
     """Stands first in `sys.meta_path`; leaves the finding to the others and adds to what they find, or do not find."""
 
     def find_spec(self, name, path=None, target=None):
-        is_model, is_mended = name.startswith(_NAMESPACE), name in compat.AFTER or name in compat.AROUND
+        is_model, is_mended = name.startswith(_NAMESPACE), name in AFTER or name in AROUND
         if not (is_model or is_mended):
             return None
         spec = self._ask_the_others(name, path, target)
@@ -142,20 +143,20 @@ class _MendingLoader:
         return self._loader.create_module(spec)
 
     def exec_module(self, module):
-        with compat.AROUND.get(module.__name__, contextlib.nullcontext)():
+        with AROUND.get(module.__name__, contextlib.nullcontext)():
             self._loader.exec_module(module)
         _mend(module)
 
 
 def _mend(module):
-    for mend in compat.AFTER.get(module.__name__, ()):
+    for mend in AFTER.get(module.__name__, ()):
         mend(module)
 
 
 # ------------------------------------------------------------------------------------------------ settings and names
 
 
-@compat.after("recbole.config.configurator")
+@after("recbole.config.configurator")
 def read_default_settings(configurator) -> None:
     """`Config` reads a plugin model's own YAML where it reads that of RecBole's models: right after overall.yaml."""
     read = configurator.Config._update_internal_config_dict
@@ -172,7 +173,7 @@ def read_default_settings(configurator) -> None:
     configurator.Config._update_internal_config_dict = _update_internal_config_dict
 
 
-@compat.after("recbole.config.configurator")
+@after("recbole.config.configurator")
 def read_losses(configurator) -> None:
     """A model class may name its losses, `losses = {"CE": InputType.POINTWISE, ...}`: RecBole itself knows two.
 
@@ -199,7 +200,7 @@ def read_losses(configurator) -> None:
     configurator.Config._set_default_parameters = _set_default_parameters
 
 
-@compat.after("recbole.utils.utils")
+@after("recbole.utils.utils")
 def unknown_models_are_named(utils) -> None:
     """`get_model` says which name it does not know; RecBole's own ends in `No module named 'lightgbm'`."""
     find = utils.get_model
@@ -213,7 +214,7 @@ def unknown_models_are_named(utils) -> None:
                 raise  # a model that cannot be imported: the reason is in the error
             raise ValueError(unknown_model_message(model_name)) from None
 
-    compat.rebind(find, get_model)
+    rebind(find, get_model)
 
 
 def import_model(name: str) -> type:

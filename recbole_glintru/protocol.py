@@ -1,7 +1,7 @@
 """The paper's protocol for a data set, `properties/dataset/<dataset>.yaml`, as RecBole's configuration files.
 
-Such a file is flat, in RecBole's keys, except for `models`: model name -> settings for that model alone, above
-the others. Importing the package applies none of it; the launcher does, below the user's own settings.
+Such a file is flat, in RecBole's keys, except for `models`: model name -> settings for that model alone,
+above the others. Importing the package applies none of it; the launcher does, below the user's own settings.
 """
 
 import contextlib

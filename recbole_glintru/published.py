@@ -1,10 +1,12 @@
 """Weights of the authors' published code, in the models of this package.
 
-Each model names, in `published_names`, how a parameter of the published implementation is called here.
+Each model names, in `published_names`, how a parameter of the published implementation is called here, and turns the
+few that have another shape with `convert_published`.
 """
 
 import re
-from typing import Dict, Mapping
+from collections.abc import Mapping
+from typing import Dict
 
 from torch import Tensor, nn
 
@@ -22,5 +24,5 @@ def load_published(model: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
     Raises:
         RuntimeError: a parameter is missing, is left over or has another shape; the names are in the message.
     """
-    own: Dict[str, Tensor] = {translate(model, name): tensor for name, tensor in state_dict.items()}
-    model.load_state_dict(own)
+    own: dict[str, Tensor] = {translate(model, name): tensor for name, tensor in state_dict.items()}
+    model.load_state_dict({name: model.convert_published(name, tensor) for name, tensor in own.items()})

@@ -3,7 +3,8 @@
 `config` is anything that answers `config[key]`, with None for a key that is not there, as RecBole's `Config` does.
 """
 
-from typing import Any, Iterable, Optional
+from collections.abc import Iterable
+from typing import Any, Optional
 
 
 def integer(config, key: str, least: int = 1, most: Optional[int] = None) -> int:

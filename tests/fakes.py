@@ -102,4 +102,3 @@ def make_batch(item_seq, item_seq_len, items=None, negatives=None, users=None):
 def all_dropouts_off(settings):
     """The settings with every dropout at zero, as the losses and gradients of the golden files were made."""
     return {key: 0.0 for key in settings if "dropout" in key}
-

@@ -35,14 +35,41 @@ def fmlprec(config):
     }
 
 
-SETTINGS = {"GLINTRU": glintru, "SMLP4Rec": smlp4rec, "MLP4Rec": smlp4rec, "FMLPRec": fmlprec}
+def linrec(config):
+    return {
+        "n_layers": config["n_layers"],
+        "n_heads": config["n_heads"],
+        "inner_size": config["inner_size"],
+        "hidden_act": config["hidden_act"],
+        "layer_norm_eps": config["layer_norm_eps"],
+    }
+
+
+def lrurec(config):
+    return {
+        "n_layers": config["n_blocks"],
+        "inner_size": 4 * config["hidden_size"],
+        "state_expansion": config["state_size"] // config["hidden_size"],
+        "layer_norm_eps": config["layer_norm_eps"],
+    }
+
+
+SETTINGS = {
+    "GLINTRU": glintru,
+    "SMLP4Rec": smlp4rec,
+    "MLP4Rec": smlp4rec,
+    "FMLPRec": fmlprec,
+    "LinRec": linrec,
+    "LRURec": lrurec,
+}
 
 # Settings that turn the default semantics into the published code's.
 PUBLISHED = {
     "GLINTRU": {"mask_padding": False},
+    "LinRec": {"mask_padding": False},
     "SMLP4Rec": {"mask_padding": False},
     "MLP4Rec": {"mask_padding": False},
 }
 
 # The `loss_type` that is the authors' own objective, `loss_official`, where that is neither CE nor BPR.
-OFFICIAL_LOSS = {"FMLPRec": "BCE"}
+OFFICIAL_LOSS = {"LRURec": "CE_all", "FMLPRec": "BCE"}

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from recbole_glintru import compat, plugin
+from recbole_glintru import compat, import_hooks, plugin
 
 PANDAS_3 = int(pd.__version__.partition(".")[0]) >= 3
 
@@ -18,16 +18,16 @@ PANDAS_3 = int(pd.__version__.partition(".")[0]) >= 3
 def fresh(monkeypatch):
     """Import a module anew, with or without one mend, and forget it afterwards."""
 
-    all_after, all_around = dict(compat.AFTER), dict(compat.AROUND)
+    all_after, all_around = dict(import_hooks.AFTER), dict(import_hooks.AROUND)
 
     def load(name, without=None):
         kept = [mend for mend in all_after.get(name, ()) if mend.__name__ != without]
-        monkeypatch.setitem(compat.AFTER, name, kept)
+        monkeypatch.setitem(import_hooks.AFTER, name, kept)
         around = all_around.get(name)
         if around is not None and around.__name__ == without:
-            monkeypatch.delitem(compat.AROUND, name)
+            monkeypatch.delitem(import_hooks.AROUND, name)
         elif around is not None:
-            monkeypatch.setitem(compat.AROUND, name, around)
+            monkeypatch.setitem(import_hooks.AROUND, name, around)
         parent, _, child = name.rpartition(".")
         if name in sys.modules:
             monkeypatch.delitem(sys.modules, name)
@@ -127,7 +127,10 @@ def build_ragged(workplace):
     from recbole.config import Config
     from recbole.data import create_dataset, data_preparation
 
-    columns = {"inter": ["user_id", "item_id", "timestamp"], "item": ["item_id", "brand", "price", "tags", "sizes"]}
+    columns = {
+        "inter": ["user_id", "item_id", "timestamp"],
+        "item": ["item_id", "brand", "price", "tags", "sizes"],
+    }
     settings = {"load_col": columns, "data_path": str(workplace / "dataset"), "normalize_all": True}
     settings["filter_inter_by_user_or_item"] = False  # keep the items without features
     config = Config(model="GLINTRU", dataset="ragged", config_dict=settings)
@@ -147,7 +150,12 @@ def test_pandas_builds_the_same_data_set(workplace, ragged_data):
     def row(field, item):
         return items[field][ids[item]].tolist()
 
-    assert [row("brand", item) for item in ("i1", "i3", "i4", "i5")] == [brand["b1"], brand["b2"], brand["b1"], 0]
+    assert [row("brand", item) for item in ("i1", "i3", "i4", "i5")] == [
+        brand["b1"],
+        brand["b2"],
+        brand["b1"],
+        0,
+    ]
     assert row("tags", "i3") == [tags["y"], tags["z"], tags["x"]]
     assert row("tags", "i2") == [0, 0, 0] and row("tags", "i5") == [0, 0, 0]
     assert row("price", "i3") == pytest.approx(0.5) and row("price", "i6") == pytest.approx(0.5)  # mean of 0, .5, 1
@@ -233,7 +241,7 @@ def test_numpy_bool_for_old_ray(monkeypatch):
         monkeypatch.delattr(np, "bool8")
     compat.ray_finds_numpy_bool(None)
     assert np.bool8 is np.bool_
-    assert compat.ray_finds_numpy_bool in compat.AFTER["ray"]
+    assert compat.ray_finds_numpy_bool in import_hooks.AFTER["ray"]
 
 
 @pytest.mark.parametrize("gpus, expected", [(0, {"gpu": 0}), (2, {"gpu": 1})])
@@ -313,7 +321,11 @@ def test_negatives_follow_the_loss(workplace, monkeypatch):
     general = Config(model="BPR", dataset="ml-100k")
     assert general["train_neg_sample_args"]["distribution"] == "uniform"
     with pytest.raises(ValueError, match="should be None"):  # the user's own contradiction
-        Config(model="SASRec", dataset="ml-100k", config_dict={"train_neg_sample_args": {"distribution": "uniform"}})
+        Config(
+            model="SASRec",
+            dataset="ml-100k",
+            config_dict={"train_neg_sample_args": {"distribution": "uniform"}},
+        )
     unmend(monkeypatch, Config, "_get_final_config_dict")
     with pytest.raises(ValueError, match="should be None"):
         Config(model="SASRec", dataset="ml-100k")
@@ -354,12 +366,14 @@ def test_thop_finds_distutils(monkeypatch):
 
     find_spec = compat.importlib.util.find_spec
     monkeypatch.setattr(
-        compat.importlib.util, "find_spec", lambda name, *rest: None if name == "distutils" else find_spec(name, *rest)
+        compat.importlib.util,
+        "find_spec",
+        lambda name, *rest: None if name == "distutils" else find_spec(name, *rest),
     )
     monkeypatch.setattr(sys, "meta_path", [*sys.meta_path[:1], NoDistutils, *sys.meta_path[1:]])
     assert import_thop().register_hooks
     assert "distutils" not in sys.modules
-    monkeypatch.delitem(compat.AROUND, "thop")
+    monkeypatch.delitem(import_hooks.AROUND, "thop")
     with pytest.raises(ModuleNotFoundError, match="distutils"):
         import_thop()
 
@@ -374,7 +388,7 @@ def test_loose_version():
 
 def test_stand_ins_leave_no_trace():
     module = types.ModuleType("surely_not_there")
-    with compat._stand_ins({"surely_not_there": module}):
+    with import_hooks.stand_ins({"surely_not_there": module}):
         import surely_not_there
 
         assert surely_not_there is module
@@ -387,12 +401,12 @@ def test_rebind_reaches_early_imports():
     early.name = old
     sys.modules["early_importer"] = early
     try:
-        compat.rebind(old, new)
+        import_hooks.rebind(old, new)
         assert early.name is new
     finally:
         del sys.modules["early_importer"]
 
 
 def test_overlay_copies_nothing():
-    overlay = compat._Overlay(copy, deepcopy="replaced")
+    overlay = import_hooks.Overlay(copy, deepcopy="replaced")
     assert overlay.deepcopy == "replaced" and overlay.copy is copy.copy and copy.deepcopy != "replaced"

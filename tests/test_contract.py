@@ -183,7 +183,9 @@ def test_length_invariance_is_as_declared(name):
         torch.testing.assert_close(model.encode(*model.history(rows)), expected, rtol=0, atol=2e-6)
         for row, length in enumerate(LENGTHS):
             alone = make_batch(
-                item_seq[row : row + 1, :length], item_seq_len[row : row + 1], users=rows["user_id"][row : row + 1]
+                item_seq[row : row + 1, :length],
+                item_seq_len[row : row + 1],
+                users=rows["user_id"][row : row + 1],
             )
             torch.testing.assert_close(model(*model.history(alone)), expected[row : row + 1], rtol=0, atol=2e-6)
 

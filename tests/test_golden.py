@@ -234,7 +234,11 @@ def test_initialisation(golden):
         golden.model_name,
         hidden_size=golden.config["hidden_size"],
         MAX_ITEM_LIST_LENGTH=golden.config["max_seq_length"],
-        **{**SETTINGS[golden.model_name](golden.config), **PUBLISHED.get(golden.model_name, {}), **PUBLISHED_INIT},
+        **{
+            **SETTINGS[golden.model_name](golden.config),
+            **PUBLISHED.get(golden.model_name, {}),
+            **PUBLISHED_INIT,
+        },
     )
     model = plugin.import_model(golden.model_name)(settings, golden.items())
     own = dict(model.named_parameters())

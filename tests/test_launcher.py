@@ -1,4 +1,4 @@
-"""The command line: what is merged above what, what it says, and how it ends. Nothing here reaches the network."""
+"""The command line: what is merged above what, what it says, how it ends. Nothing reaches the network."""
 
 import io
 import logging
@@ -13,7 +13,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import recbole.quick_start
 import torch
 import yaml
 from fakes import ItemTable, model_settings
@@ -39,6 +38,7 @@ def away_from_the_network(monkeypatch, tmp_path):
 @pytest.fixture
 def launch(monkeypatch):
     """Run the command line; in the place of training, RecBole's settings are merged and recorded."""
+    from recbole import quick_start  # not before recbole_glintru, which lets it be imported without Ray
 
     def run(*arguments, then=lambda recorded: None):
         recorded = SimpleNamespace(ran=False)
@@ -50,7 +50,7 @@ def launch(monkeypatch):
             recorded.config = Config(model=model, dataset=dataset, config_file_list=config_file_list)
             then(recorded)
 
-        monkeypatch.setattr(recbole.quick_start, "run", record)
+        monkeypatch.setattr(quick_start, "run", record)
         recorded.status = launcher.main(list(arguments))
         return recorded
 
@@ -65,7 +65,7 @@ def fails(capsys, launched):
     return error
 
 
-# ----------------------------------------------------------------------------------------------- what is merged
+# -------------------------------------------------------------------------------------------- what is merged
 
 
 def test_precedence(launch, monkeypatch, tmp_path):
@@ -130,7 +130,7 @@ def test_model_and_dataset_may_come_from_a_file(launch, tmp_path):
     assert launch("--config_files=own.yaml", "--model=NARM").config["model"] == "NARM"
 
 
-# ---------------------------------------------------------------------------------------------- how it is written
+# ----------------------------------------------------------------------------------------- how it is written
 
 
 @pytest.mark.parametrize(
@@ -191,14 +191,10 @@ def test_mistakes_are_named(launch, capsys, tmp_path, arguments, named):
     assert named in fails(capsys, launch(*arguments))
 
 
-@pytest.mark.parametrize(
-    "wrong, nearest", [("GLINT-RU", "GLINTRU"), ("glintru", "GLINTRU"), ("SasRec", "SASRec")]
-)
+@pytest.mark.parametrize("wrong, nearest", [("GLINT-RU", "GLINTRU"), ("glintru", "GLINTRU"), ("SasRec", "SASRec")])
 @pytest.mark.parametrize("asked", [[], ["--help"]])
 def test_an_unknown_model_suggests_the_nearest(launch, capsys, wrong, nearest, asked):
-    assert f"no model named '{wrong}'. Did you mean {nearest}" in fails(
-        capsys, launch(f"--model={wrong}", *asked)
-    )
+    assert f"no model named '{wrong}'. Did you mean {nearest}" in fails(capsys, launch(f"--model={wrong}", *asked))
 
 
 def test_a_wrong_setting_of_a_model_is_named_without_a_traceback(launch, capsys):
@@ -218,7 +214,7 @@ def test_other_errors_keep_their_traceback(launch):
         launch(then=multiply)
 
 
-# ------------------------------------------------------------------------------------------------------- the data
+# -------------------------------------------------------------------------------------------------- the data
 
 
 def test_an_unknown_data_set_says_where_it_was_looked_for(launch, capsys, tmp_path):
@@ -296,7 +292,7 @@ def test_a_broken_download_leaves_nothing_behind(launch, monkeypatch, capsys, tm
     assert not (tmp_path / "dataset" / "ml-1m").exists()
 
 
-# ------------------------------------------------------------------------------------------------------- the help
+# -------------------------------------------------------------------------------------------------- the help
 
 
 def run_python(*arguments, cwd):
@@ -311,13 +307,11 @@ def run_python(*arguments, cwd):
     )
 
 
-@pytest.mark.parametrize(
-    "arguments", [["--help"], ["-h", "--model=GLINTRU"], ["--help", "--model", "SASRec"]]
-)
+@pytest.mark.parametrize("arguments", [["--help"], ["-h", "--model=GLINTRU"], ["--help", "--model", "SASRec"]])
 def test_help_imports_neither_torch_nor_a_model(arguments, tmp_path):
     code = (
         "import sys; from recbole_glintru import launcher; status = launcher.main(sys.argv[1:]);"
-        "print([name for name in sys.modules if name == 'torch' or name.startswith('recbole_glintru.models')]);"
+        "print([name for name in sys.modules if name == 'torch' or 'recbole_glintru.models' in name]);"
         "sys.exit(status)"
     )
     done = run_python("-c", code, *arguments, cwd=tmp_path)
@@ -352,14 +346,14 @@ def test_help_of_a_model_shows_what_the_protocol_makes_of_it(capsys):
     assert "  num_layers: 2\n" in text and "  dropout_prob: 0.5\n" in text
 
 
-# -------------------------------------------------------------------------------------------------- the two scripts
+# ------------------------------------------------------------------------------------------- the two scripts
 
 
 @pytest.mark.parametrize("started_as", ["module", "script"])
 def test_processes_of_nproc_know_the_models(started_as, tmp_path):
     start = {"module": "runpy.run_module('recbole_glintru', run_name='__main__', alter_sys=True)"}
     start["script"] = f"runpy.run_path({str(ROOT / 'run_recbole.py')!r}, run_name='__main__')"
-    # As `python -m` and `python FILE` do it, except that `main` looks into a spawned process in the place of training.
+    # As `python -m` and `python FILE` start it; but `main` looks into a spawned process instead of training.
     main_file = tmp_path / "start.py"
     main_file.write_text(f"""
 import multiprocessing, runpy, sys
@@ -381,9 +375,7 @@ def test_a_whole_run(tmp_path):
     folder = tmp_path / "dataset" / "small"
     folder.mkdir(parents=True)
     rows = [f"u{user}\ti{(3 * user + step) % 12}\t{step}" for user in range(20) for step in range(6)]
-    (folder / "small.inter").write_text(
-        "\n".join(["user_id:token\titem_id:token\ttimestamp:float", *rows]) + "\n"
-    )
+    (folder / "small.inter").write_text("\n".join(["user_id:token\titem_id:token\ttimestamp:float", *rows]) + "\n")
     arguments = ["--dataset=small", "--protocol=amazon-beauty", "--epochs", "1", "--hidden_size=16"]
     done = run_python(ROOT / "run_recbole.py", *arguments, "--show_progress=False", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

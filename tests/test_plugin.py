@@ -14,7 +14,7 @@ import torch
 import yaml
 
 import recbole_glintru
-from recbole_glintru import compat, plugin
+from recbole_glintru import import_hooks, plugin
 from recbole_glintru.models.glintru import GLINTRU
 
 ROOT = Path(recbole_glintru.__file__).resolve().parent.parent
@@ -23,7 +23,11 @@ ROOT = Path(recbole_glintru.__file__).resolve().parent.parent
 def python(code, cwd, **environment):
     """Run `code` in a new interpreter and return the last line that it printed, as JSON."""
     result = subprocess.run(
-        [sys.executable, "-c", code], cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True
+        [sys.executable, "-c", code],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
     )
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout.strip().splitlines()[-1])
@@ -158,7 +162,8 @@ print(json.dumps([config.model_class.__module__, config["hidden_size"]]))
 
 
 @pytest.mark.parametrize(
-    "wrong, near", [("GLINT-RU", "GLINTRU"), ("glintru", "GLINTRU"), ("SasRec", "SASRec"), ("Bert4rec", "BERT4Rec")]
+    "wrong, near",
+    [("GLINT-RU", "GLINTRU"), ("glintru", "GLINTRU"), ("SasRec", "SASRec"), ("Bert4rec", "BERT4Rec")],
 )
 def test_unknown_names_are_named_with_the_nearest(wrong, near):
     from recbole.utils import get_model
@@ -169,7 +174,9 @@ def test_unknown_names_are_named_with_the_nearest(wrong, near):
 
 
 def test_a_name_like_no_other_lists_what_there_is():
-    assert "GLINTRU" in plugin.unknown_model_message("qqqqqqqq") and "SASRec" in plugin.unknown_model_message("qqqqqqqq")
+    assert "GLINTRU" in plugin.unknown_model_message("qqqqqqqq") and "SASRec" in plugin.unknown_model_message(
+        "qqqqqqqq"
+    )
 
 
 def test_a_model_that_cannot_be_imported_says_why():
@@ -377,5 +384,5 @@ def test_flops_are_counted(workplace, tiny):
 
 
 def test_mends_are_documented():
-    for mend in [mend for mends in compat.AFTER.values() for mend in mends] + list(compat.AROUND.values()):
+    for mend in [mend for mends in import_hooks.AFTER.values() for mend in mends] + list(import_hooks.AROUND.values()):
         assert mend.__doc__, mend.__name__

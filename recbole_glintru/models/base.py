@@ -28,7 +28,7 @@ class NextItemRecommender(SequentialRecommender):
 
     losses = {"CE": InputType.POINTWISE, "BPR": InputType.PAIRWISE}
     length_invariant = True
-    published_names: Tuple[Tuple[str, str], ...] = ()
+    published_names: tuple[tuple[str, str], ...] = ()
 
     def __init__(self, config, dataset):
         super().__init__(config, dataset)
@@ -52,7 +52,7 @@ class NextItemRecommender(SequentialRecommender):
 
     # ------------------------------------------------------------------- what a model with more than items overrides
 
-    def history(self, interaction) -> Tuple[Tensor, ...]:
+    def history(self, interaction) -> tuple[Tensor, ...]:
         """What `encode` takes, from a batch of RecBole: one tensor with B rows each, `item_seq` and its length first."""
         return interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]
 
@@ -63,6 +63,11 @@ class NextItemRecommender(SequentialRecommender):
     def score_all_items(self, state: Tensor) -> Tensor:
         """Scores of every item, the padding item 0 included: state `[B, d]` -> `[B, V]`."""
         return state @ self.item_embedding.weight.T
+
+    @staticmethod
+    def convert_published(name: str, tensor: Tensor) -> Tensor:
+        """A parameter of the published code, in the shape and type that the parameter `name` has here."""
+        return tensor
 
     # --------------------------------------------------------------------------------------------- RecBole's methods
 

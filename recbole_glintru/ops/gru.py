@@ -79,7 +79,7 @@ class _Packing(NamedTuple):
 
     rows: Tensor
     steps: Tensor
-    counts: List[int]
+    counts: list[int]
 
 
 def _pack(lengths: Tensor, length: int) -> _Packing:

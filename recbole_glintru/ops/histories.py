@@ -3,7 +3,8 @@
 A history is a row of `item_seq: [B, L] int64, right-padded with 0` with its length in `item_seq_len: [B] int64`.
 """
 
-from typing import Sequence, Tuple
+from collections.abc import Sequence
+from typing import Tuple
 
 import torch
 from torch import Tensor
@@ -24,7 +25,7 @@ def trim(item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
     return item_seq[:, : max(1, int(item_seq_len.max()))]
 
 
-def distinct_rows(columns: Sequence[Tensor]) -> Tuple[Tensor, Tensor]:
+def distinct_rows(columns: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Find the rows that are equal in every tensor of `columns` (`[B]` or `[B, n]`, integers).
 
     Returns:
@@ -45,7 +46,7 @@ def distinct_rows(columns: Sequence[Tensor]) -> Tuple[Tensor, Tensor]:
     return first, inverse
 
 
-def _first_of_each(keys: Tensor) -> Tuple[Tensor, Tensor]:
+def _first_of_each(keys: Tensor) -> tuple[Tensor, Tensor]:
     values, inverse = torch.unique(keys, return_inverse=True)
     first = torch.full_like(values, len(keys))
     first.scatter_reduce_(0, inverse, torch.arange(len(keys), device=keys.device, dtype=values.dtype), "amin")

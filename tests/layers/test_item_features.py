@@ -60,7 +60,7 @@ def test_token_fields_share_a_table_and_no_row():
 
 @pytest.mark.parametrize("mode", ["mean", "sum", "max"])
 def test_token_seq_fields_are_pooled(mode):
-    """Against one item, one value at a time; value 0 is the end of a list, and an empty list is a zero vector."""
+    """Against one item, one value at a time; value 0 ends a list, and an empty list is a zero vector."""
     features = make(["genre", "title"], pooling_mode=mode)
     assert features.token_seq_embedding[1].weight.shape == (9, D)
     for item in range(N_ITEMS):

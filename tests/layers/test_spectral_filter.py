@@ -13,7 +13,7 @@ def make(length, d=3):
 
 
 def plain(layer, x):
-    """The definition: two discrete Fourier transforms as matrices, the upper half of the spectrum by symmetry."""
+    """The definition: two Fourier transforms as matrices, the upper half of the spectrum by symmetry."""
     length = layer.length
     angles = 2 * torch.pi * torch.outer(torch.arange(length), torch.arange(length)).double() / length
     transform = torch.polar(torch.ones_like(angles), -angles) / length**0.5

@@ -19,7 +19,7 @@ def histories():
 
 
 def plain(model, item_seq, item_seq_len):
-    """One row at a time, padded on the left, every position of every block, the last one taken out at the end."""
+    """One row at a time, padded on the left, every position of every block, the last one taken out."""
     states = []
     for row, length in zip(item_seq, item_seq_len.tolist()):
         left = torch.cat([torch.zeros(model.length - length, dtype=torch.long), row[:length]]).unsqueeze(0)

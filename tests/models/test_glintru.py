@@ -66,7 +66,9 @@ def test_gradients_equal_the_plain_versions(variant):
     names, parameters = zip(*model.named_parameters())
     actual = torch.autograd.grad((model(item_seq, item_seq_len) * weights).sum(), parameters)
     expected = torch.autograd.grad(
-        (reference_glintru.encode(model, item_seq, item_seq_len) * weights).sum(), parameters, allow_unused=True
+        (reference_glintru.encode(model, item_seq, item_seq_len) * weights).sum(),
+        parameters,
+        allow_unused=True,
     )
     for name, ours, plain in zip(names, actual, expected):
         torch.testing.assert_close(ours, plain, rtol=0, atol=1e-10, msg=lambda text, name=name: f"{name}: {text}")
@@ -183,7 +185,12 @@ def test_only_what_the_last_position_needs_is_computed():
     """Behind the recurrence of a 200-step history: k+1 over 2 positions into the gate, one into the gated MLP."""
     model = make_model("GLINTRU", MAX_ITEM_LIST_LENGTH=200).eval()
     block, seen = model.blocks[0], {}
-    for name in ("recurrent_expert.selective_gate", "attention_expert.output", "gated_mlp", "data_aware_gate"):
+    for name in (
+        "recurrent_expert.selective_gate",
+        "attention_expert.output",
+        "gated_mlp",
+        "data_aware_gate",
+    ):
         module = block.get_submodule(name)
         module.register_forward_hook(lambda _, inputs, __, name=name: seen.update({name: inputs[0].shape[1]}))
     model(*make_histories([200, 3]))

@@ -1,0 +1,28 @@
+"""Learned embeddings of the positions of a history."""
+
+from torch import Tensor, nn
+
+
+class PositionEmbedding(nn.Embedding):
+    """One vector a position; position 0 is the oldest item of a right-padded history.
+
+    Args:
+        length: the greatest L, `MAX_ITEM_LIST_LENGTH`.
+        hidden_size: d.
+    """
+
+    def __init__(self, length: int, hidden_size: int):
+        super().__init__(length, hidden_size)
+
+    def forward(self, length: int) -> Tensor:
+        """The vectors of the positions 0 to length-1: `[length, d]`.
+
+        Raises:
+            ValueError: there are fewer positions than that.
+        """
+        if length > self.num_embeddings:
+            raise ValueError(
+                f"histories of {length} positions: the model was built for "
+                f"MAX_ITEM_LIST_LENGTH={self.num_embeddings}."
+            )
+        return self.weight[:length]

@@ -1,0 +1,206 @@
+"""LRURec: linear recurrent units for sequential recommendation."""
+
+import math
+from typing import Tuple
+
+import torch
+import torch.nn.functional as F
+from recbole.utils import InputType
+from torch import Tensor, nn
+
+from recbole_glintru import settings
+from recbole_glintru.layers.feed_forward import FeedForward
+from recbole_glintru.models.base import NextItemRecommender
+from recbole_glintru.ops import histories
+from recbole_glintru.ops.linear_recurrence import last_state, linear_recurrence
+from recbole_glintru.ops.precision import at_least_float32, float32_region
+
+SMALLEST_DECAY, GREATEST_DECAY = 0.8, 0.99  # magnitudes at the start
+
+
+class LinearRecurrentUnit(nn.Module):
+    """Re(W_C s_t + b_C) with s_t = lambda * s_{t-1} + gamma * (W_B x_t + b_B), lambda and s complex (arXiv:2303.06349).
+
+    x and the output are real, so that the complex layers are real ones here: their 2D channels are the real and the
+    imaginary part of each of the D channels of the state, in turns. The imaginary part of b_C, which nothing reads,
+    is left out.
+
+    Args:
+        hidden_size: d.
+        state_size: D.
+    """
+
+    def __init__(self, hidden_size: int, state_size: int):
+        super().__init__()
+        self.log_parameters = nn.Parameter(torch.empty(3, state_size))  # log of nu, theta, gamma
+        self.input = nn.Linear(hidden_size, 2 * state_size)
+        self.output = nn.Linear(2 * state_size, hidden_size)
+        self.reset_decay()
+
+    @torch.no_grad()
+    def reset_decay(self) -> None:
+        """Draw lambda evenly from a ring of the complex plane; gamma keeps the states at the inputs' size."""
+        radius, angle = torch.rand(2, self.log_parameters.shape[1])
+        squared = radius * (GREATEST_DECAY**2 - SMALLEST_DECAY**2) + SMALLEST_DECAY**2  # |lambda|^2
+        nu, theta, gamma = -0.5 * squared.log(), 2 * math.pi * angle, (1 - squared).sqrt()
+        self.log_parameters.copy_(torch.stack([nu, theta, gamma]).log())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[B, L, d]` -> `[B, L, d]`."""
+        decay, driven = self._drive(x)
+        with float32_region(x):
+            states = linear_recurrence(decay, torch.view_as_complex(driven))
+        return self.output(torch.view_as_real(states).flatten(-2))
+
+    def at_last(self, x: Tensor, last: Tensor) -> Tensor:
+        """The output at one position a row, without the states before it: x `[B, L, d]`, last `[B]` -> `[B, d]`."""
+        length = x.shape[1]
+        position = last.unsqueeze(1) - torch.arange(length - 1, -1, -1, device=x.device)  # ends at last
+        row = torch.arange(len(x), device=x.device).unsqueeze(1) * length
+        shifted = x.flatten(0, 1).index_select(0, (row + position.clamp(min=0)).flatten()).view_as(x)
+        decay, driven = self._drive(shifted)
+        with float32_region(x):
+            driven = driven.masked_fill((position < 0)[:, :, None, None], 0)
+            state = last_state(decay, torch.view_as_complex(driven))
+        return self.output(torch.view_as_real(state).flatten(-2))
+
+    def _drive(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """lambda `[D]`, complex, and what drives the recurrence, `[B, L, D, 2]` with real and imaginary parts last."""
+        nu, theta, gamma = self.log_parameters.exp()
+        gamma = gamma.repeat_interleave(2)  # into the weights, which are smaller than the sequence
+        driven = F.linear(x, self.input.weight * gamma.unsqueeze(1), self.input.bias * gamma)
+        return torch.polar(torch.exp(-nu), theta), at_least_float32(driven).unflatten(-1, (-1, 2))
+
+
+class LRURecBlock(nn.Module):
+    """A linear recurrent unit, then the feed-forward network; dropout, a residual and a LayerNorm behind each."""
+
+    def __init__(self, config):
+        super().__init__()
+        hidden_size = settings.integer(config, "hidden_size")
+        layer_norm_eps = settings.number(config, "layer_norm_eps")
+        dropout_prob = settings.probability(config, "hidden_dropout_prob")
+        self.recurrent_unit = LinearRecurrentUnit(
+            hidden_size, state_size=settings.integer(config, "state_expansion") * hidden_size
+        )
+        self.dropout = nn.Dropout(settings.probability(config, "attn_dropout_prob"))
+        self.norm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
+        self.feed_forward = FeedForward(
+            hidden_size,
+            inner_size=settings.integer(config, "inner_size"),
+            activation="gelu",
+            dropout_prob=dropout_prob,
+            layer_norm_eps=layer_norm_eps,
+            inner_dropout_prob=dropout_prob,
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[B, L, d]` -> `[B, L, d]`."""
+        return self.feed_forward(self.norm(self.dropout(self.recurrent_unit(x)) + x))
+
+    def at_last(self, x: Tensor, last: Tensor) -> Tensor:
+        """The block at the last item alone: x `[B, L, d]`, last `[B] int64` -> `[B, d]`."""
+        recurrent = self.recurrent_unit.at_last(x, last)
+        return self.feed_forward(self.norm(self.dropout(recurrent) + histories.at_position(x, last)))
+
+
+class LRURec(NextItemRecommender):
+    """LRURec: Linear Recurrent Units for Sequential Recommendation (WSDM 2024, arXiv:2310.02367).
+
+    Scores are dot products plus a bias for each item. What differs from the published code, and why:
+
+    * Histories are padded on the right, behind everything that a causal recurrence reads, so that no mask is needed;
+      the published code pads on the left and cuts the recurrence there. The numbers are the same.
+    * The loss is that of the last position of each example (`CE`, `BPR`), as RecBole cuts a user's sequence into one
+      example for each target. `loss_type: CE_all` is the authors' own, which trains every position of a history to
+      predict its next item.
+    * Complex layers are kept as real ones of twice the width: they train in mixed precision and cast to float64.
+    * In the last block only the last position is computed, which needs no recurrence. Nothing changes by it.
+    * The authors' AdamW, warm and clipped, is RecBole's Adam unless its settings (`weight_decay`, `clip_grad_norm`)
+      say otherwise.
+
+    Settings: see `properties/model/LRURec.yaml`.
+    """
+
+    losses = {**NextItemRecommender.losses, "CE_all": InputType.POINTWISE}
+    published_names = (
+        (r"^embedding\.token\.", "item_embedding."),
+        (r"^embedding\.layer_norm\.", "input_norm."),
+        (r"^model\.bias$", "item_bias"),
+        (r"^model\.lru_blocks\.(\d+)\.", r"blocks.\1."),
+        (r"\.lru_layer\.params_log$", ".recurrent_unit.log_parameters"),
+        (r"\.lru_layer\.in_proj\.", ".recurrent_unit.input."),
+        (r"\.lru_layer\.out_proj\.", ".recurrent_unit.output."),
+        (r"\.lru_layer\.layer_norm\.", ".norm."),
+        (r"\.feed_forward\.w_1\.", ".feed_forward.expand."),
+        (r"\.feed_forward\.w_2\.", ".feed_forward.reduce."),
+        (r"\.feed_forward\.layer_norm\.", ".feed_forward.norm."),
+    )
+
+    def __init__(self, config, dataset):
+        super().__init__(config, dataset)
+        self.input_dropout = nn.Dropout(settings.probability(config, "hidden_dropout_prob"))
+        self.input_norm = nn.LayerNorm(self.hidden_size, eps=settings.number(config, "layer_norm_eps"))
+        self.blocks = nn.ModuleList(LRURecBlock(config) for _ in range(settings.integer(config, "n_layers")))
+        self.item_bias = nn.Parameter(torch.empty(self.n_items))
+        self._initialise(settings.number(config, "initializer_range"))
+
+    def _initialise(self, std: float) -> None:
+        """Truncated normal, weights and biases alike; LayerNorms and decays have their own."""
+        layers = [module for module in self.modules() if isinstance(module, (nn.Linear, nn.Embedding))]
+        for parameter in [self.item_bias, *(p for layer in layers for p in layer.parameters())]:
+            nn.init.trunc_normal_(parameter, std=std, a=-2 * std, b=2 * std)
+
+    @staticmethod
+    def convert_published(name: str, tensor: Tensor) -> Tensor:
+        """The published complex layers as real ones; see `LinearRecurrentUnit`."""
+        if name.endswith(".recurrent_unit.input.weight"):
+            return torch.view_as_real(tensor).transpose(1, 2).flatten(0, 1)  # [D, d] -> [2D, d]
+        if name.endswith(".recurrent_unit.input.bias"):
+            return torch.view_as_real(tensor).flatten()  # [D] -> [2D]
+        if name.endswith(".recurrent_unit.output.weight"):
+            return torch.view_as_real(tensor.conj().resolve_conj()).flatten(1)  # [d, D] -> [d, 2D]
+        if name.endswith(".recurrent_unit.output.bias"):
+            return tensor.real
+        return tensor
+
+    def encode(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
+        """The state at the last item: `[B, L] int64`, `[B] int64` -> `[B, d]`."""
+        x = self._embed(item_seq)
+        *below, top = self.blocks
+        for block in below:
+            x = block(x)
+        return top.at_last(x, item_seq_len - 1)
+
+    def encode_all(self, item_seq: Tensor) -> Tensor:
+        """The states at every item: `[B, L] int64` -> `[B, L, d]`."""
+        x = self._embed(item_seq)
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+    def _embed(self, item_seq: Tensor) -> Tensor:
+        return self.input_norm(self.input_dropout(self.item_embedding(item_seq)))
+
+    def score_items(self, state: Tensor, items: Tensor) -> Tensor:
+        """Scores of one item a row: state `[B, d]`, items `[B]` -> `[B]`."""
+        return super().score_items(state, items) + self.item_bias[items]
+
+    def score_all_items(self, state: Tensor) -> Tensor:
+        """Scores of every item, the padding item 0 included: state `[B, d]` -> `[B, V]`."""
+        return super().score_all_items(state) + self.item_bias
+
+    def calculate_loss(self, interaction) -> Tensor:
+        """The training loss of a batch, a scalar.
+
+        CE_all is the published objective: the cross-entropy of CE at every item of each history against the item
+        after it, averaged over them all.
+        """
+        if self.loss_type != "CE_all":
+            return super().calculate_loss(interaction)
+        item_seq, item_seq_len = self.history(interaction)
+        item_seq = histories.trim(item_seq, item_seq_len)
+        mask = histories.valid_positions(item_seq_len, item_seq.shape[1])
+        target = item_seq.roll(-1, dims=1)
+        target[torch.arange(len(target), device=target.device), item_seq_len - 1] = interaction[self.POS_ITEM_ID]
+        return F.cross_entropy(self.score_all_items(self.encode_all(item_seq)[mask]), target[mask])

@@ -1,0 +1,108 @@
+"""The recurrence of a linear recurrent unit: s_t = decay * s_{t-1} + x_t with s_{-1} = 0, each channel by itself.
+
+`linear_recurrence_reference` is the plain loop; `linear_recurrence` has the same signature and is the one to call. It
+keeps nothing for the backward pass but the states. `last_state` is its last step alone. Real and complex numbers
+alike; magnitudes of `decay` below 1 keep every state bounded, for no power of it is ever divided by.
+"""
+
+import math
+from typing import Optional
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+ROWS_AT_ONCE = 16  # of a sum over rows: its products stay in the cache
+
+
+def linear_recurrence_reference(decay: Tensor, x: Tensor) -> Tensor:
+    """The states, step by step.
+
+    Args:
+        decay: `[D]`.
+        x: `[B, L, D]`, of the same type.
+
+    Returns:
+        `[B, L, D]`.
+    """
+    state, states = torch.zeros_like(x[:, 0]), []
+    for t in range(x.shape[1]):
+        state = decay * state + x[:, t]
+        states.append(state)
+    return torch.stack(states, dim=1)
+
+
+def linear_recurrence(decay: Tensor, x: Tensor, chunk: Optional[int] = None) -> Tensor:
+    """The states; see `linear_recurrence_reference`. Differentiable once.
+
+    Args:
+        decay: `[D]`.
+        x: `[B, L, D]`, of the same type.
+        chunk: the sequence is cut into pieces of this length, which advance side by side and are joined afterwards:
+            chunk + L/chunk steps one after the other instead of L. None takes L on a CPU, where a step over all rows
+            is already wide and joining is a second pass over memory, and the square root of L elsewhere.
+
+    Returns:
+        `[B, L, D]`.
+    """
+    if chunk is None:
+        chunk = x.shape[1] if x.device.type == "cpu" else math.isqrt(x.shape[1])
+    return _LinearRecurrence.apply(decay, x, chunk)
+
+
+def last_state(decay: Tensor, x: Tensor) -> Tensor:
+    """The last of the states alone, the sum of decay^(L-1-t) * x_t over t, which needs no recurrence.
+
+    Args:
+        decay: `[D]`.
+        x: `[B, L, D]`, of the same type.
+
+    Returns:
+        `[B, D]`.
+    """
+    return (x * powers(decay, x.shape[1]).flip(0)).sum(dim=1)
+
+
+def powers(decay: Tensor, count: int) -> Tensor:
+    """decay^0 to decay^(count-1), by doubling: `[D]` -> `[count, D]`."""
+    table, step = torch.ones_like(decay).unsqueeze(0), decay
+    while len(table) < count:
+        table, step = torch.cat([table, table * step]), step * step
+    return table[:count]
+
+
+class _LinearRecurrence(torch.autograd.Function):
+    """The gradient runs through the same recurrence backwards in time, with the conjugate of `decay`."""
+
+    @staticmethod
+    def forward(ctx, decay: Tensor, x: Tensor, chunk: int) -> Tensor:
+        states = _scan(decay, x, chunk, step=1)
+        ctx.save_for_backward(decay, states)
+        ctx.chunk = chunk
+        return states
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor):
+        decay, states = ctx.saved_tensors
+        x_gradient = _scan(decay.conj().resolve_conj(), gradient, ctx.chunk, step=-1)
+        decay_gradient = torch.zeros_like(decay)
+        for later, earlier in zip(x_gradient.split(ROWS_AT_ONCE), states.split(ROWS_AT_ONCE)):
+            decay_gradient += (later[:, 1:] * earlier[:, :-1].conj()).sum(dim=(0, 1))
+        return decay_gradient, x_gradient, None
+
+
+def _scan(decay: Tensor, x: Tensor, chunk: int, step: int) -> Tensor:
+    """States in the order of time (step 1) or against it (step -1): `[B, L, D]`."""
+    rows, length, channels = x.shape
+    pieces = -(-length // chunk)
+    states = x.new_zeros(rows, pieces, chunk, channels)
+    states.view(rows, pieces * chunk, channels)[:, :length] = x
+    for t in range(chunk)[::step][1:]:
+        states[:, :, t].addcmul_(decay, states[:, :, t - step])
+    if pieces > 1:
+        carried = powers(decay, chunk + 1)[1:]  # into each step of a piece, from the end of the one before
+        carried, end = (carried, chunk - 1) if step == 1 else (carried.flip(0), 0)
+        for piece in range(pieces)[::step][1:]:
+            states[:, piece].addcmul_(carried, states[:, piece - step, end].unsqueeze(1))
+    return states.view(rows, pieces * chunk, channels)[:, :length]

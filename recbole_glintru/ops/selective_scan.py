@@ -1,0 +1,169 @@
+"""The selective scan of Mamba (Gu and Dao, arXiv:2312.00752, eq. 2 with the step sizes of section 3.2).
+
+For every channel d and state n, in float32 or better,
+
+    step_t = softplus(delta_t + delta_bias)
+    s_t = exp(step_t A) * s_{t-1} + step_t u_t B_t,    s_{-1} = 0
+    y_t = (C_t . s_t + D u_t) * SiLU(z_t).
+
+Shapes and arguments are those of `mamba_ssm`, so that a call can be moved from one to the other. There are three
+backends: `reference`, the plain loop; `torch`, the same recurrence with few passes over memory and a backward pass
+that recomputes (`recomputed_scan`); `mamba_ssm`, the CUDA kernels of that package. `auto` takes the kernels on a GPU
+if they are installed and agree with the reference there, and `torch` otherwise.
+"""
+
+from typing import Optional, Tuple, Union
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from recbole_glintru.ops import mamba_kernels
+from recbole_glintru.ops.histories import at_position, valid_positions
+from recbole_glintru.ops.precision import at_least_float32, float32_region
+from recbole_glintru.ops.recomputed_scan import recomputed_scan
+
+BACKENDS = ("auto", "torch", "reference", "mamba_ssm")
+
+
+def reference_scan(
+    step: Tensor, drive: Tensor, A: Tensor, B: Tensor, C: Optional[Tensor], lengths: Optional[Tensor]
+) -> tuple[Optional[Tensor], Tensor]:
+    """The recurrence as a plain loop over time; arguments and results are those of `recomputed_scan`."""
+    state = step.new_zeros(len(step), *A.shape)
+    outputs = []
+    for t in range(step.shape[1]):
+        decay = torch.exp(step[:, t].unsqueeze(-1) * A)
+        state = decay * state + drive[:, t].unsqueeze(-1) * B[:, t].unsqueeze(1)
+        if C is not None:
+            outputs.append((state * C[:, t].unsqueeze(1)).sum(dim=-1))
+    if C is None:
+        return None, state
+    y = torch.stack(outputs, dim=1)
+    return y if lengths is None else y * valid_positions(lengths, y.shape[1]).unsqueeze(-1), state
+
+
+RECURRENCES = {"torch": recomputed_scan, "reference": reference_scan}
+
+
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Optional[Tensor] = None,
+    z: Optional[Tensor] = None,
+    delta_bias: Optional[Tensor] = None,
+    delta_softplus: bool = False,
+    return_last_state: bool = False,
+    lengths: Optional[Tensor] = None,
+    backend: str = "auto",
+) -> Union[Tensor, tuple[Tensor, Tensor]]:
+    """The scan's output at every position.
+
+    Args:
+        u, delta: `[B, D, L]`.
+        A: `[D, N]`, negative.
+        B, C: `[B, N, L]`.
+        D: `[D]`, the skip; z: `[B, D, L]`, the gate; delta_bias: `[D]`. None leaves each out.
+        delta_softplus: whether the step is the softplus of delta, or delta itself.
+        return_last_state: also return the state behind a row's last step.
+        lengths: `[B] int64`, from 1 to L: what is behind is not computed, in the backends that can leave it.
+        backend: one of `BACKENDS`.
+
+    Returns:
+        `[B, D, L]` in u's type; with `lengths`, what stands behind a row's length means nothing. With
+        `return_last_state` a pair, with the states `[B, D, N]`, in float32 or better; its gradient is zero where
+        `mamba_ssm` computes.
+
+    Raises:
+        RuntimeError: `mamba_ssm` is asked for, and is not there or does not agree with the reference.
+    """
+    chosen = choose_backend(u, backend)
+    if chosen == "mamba_ssm":
+        if lengths is not None and return_last_state:
+            delta, delta_bias, delta_softplus = _held(delta, delta_bias, delta_softplus, lengths), None, False
+        return mamba_kernels.scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus, return_last_state)
+    with float32_region(u):
+        out_dtype = u.dtype
+        u, A, B, C = (at_least_float32(tensor) for tensor in (u, A, B, C))
+        step = _held(delta, delta_bias, delta_softplus, lengths).transpose(1, 2)
+        along = u.transpose(1, 2)
+        y, state = RECURRENCES[chosen](step, step * along, A, B.transpose(1, 2), C.transpose(1, 2), lengths)
+        y = _skip_and_gate(y, along, D, None if z is None else z.transpose(1, 2))
+    y = y.transpose(1, 2).to(out_dtype)
+    return (y, state) if return_last_state else y
+
+
+def selective_scan_last(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    last: Tensor,
+    D: Optional[Tensor] = None,
+    z: Optional[Tensor] = None,
+    delta_bias: Optional[Tensor] = None,
+    delta_softplus: bool = False,
+    backend: str = "auto",
+) -> Tensor:
+    """The scan's output at one position a row: every state is computed up to there, and one output.
+
+    Equal to `selective_scan` at the positions `last`.
+
+    Args:
+        u, delta, A, B, D, delta_bias, delta_softplus, backend: see `selective_scan`.
+        C: `[B, N]`, that of the positions `last`.
+        last: `[B] int64`, from 0 to L-1.
+        z: `[B, D]`, that of the positions `last`.
+
+    Returns:
+        `[B, D]` in u's type.
+    """
+    chosen = choose_backend(u, backend)
+    if chosen == "mamba_ssm":  # its last state has no gradient, its outputs have
+        length = u.shape[-1]
+        z = None if z is None else z.unsqueeze(-1).expand(-1, -1, length)
+        C = C.unsqueeze(-1).expand(-1, -1, length)
+        y = mamba_kernels.scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus, False)
+        return at_position(y.transpose(1, 2), last)
+    with float32_region(u):
+        out_dtype = u.dtype
+        u, A, B, C = (at_least_float32(tensor) for tensor in (u, A, B, C))
+        step = _held(delta, delta_bias, delta_softplus, last + 1).transpose(1, 2)
+        along = u.transpose(1, 2)
+        _, state = RECURRENCES[chosen](step, step * along, A, B.transpose(1, 2), None, last + 1)
+        y = torch.matmul(state, C.unsqueeze(-1)).squeeze(-1)
+        return _skip_and_gate(y, at_position(along, last), D, z).to(out_dtype)
+
+
+def choose_backend(x: Tensor, backend: str) -> str:
+    """The backend that `backend` means for `x`: one of `BACKENDS` without `auto`.
+
+    Raises:
+        RuntimeError: `mamba_ssm` is asked for and cannot be used; the message says why.
+    """
+    if backend == "mamba_ssm":
+        mamba_kernels.require_scan(x.device)
+    if backend != "auto":
+        return backend
+    kernels = x.is_cuda and x.dtype != torch.float64 and mamba_kernels.scan_is_usable(x.device)
+    return "mamba_ssm" if kernels else "torch"
+
+
+def _held(delta, delta_bias, delta_softplus, lengths):
+    """The step sizes `[B, D, L]`; behind a row's length they are zero, and the state stays as it is."""
+    step = at_least_float32(delta)
+    if delta_bias is not None:
+        step = step + at_least_float32(delta_bias).unsqueeze(-1)
+    if delta_softplus:
+        step = F.softplus(step)
+    return step if lengths is None else step * valid_positions(lengths, step.shape[-1]).unsqueeze(1)
+
+
+def _skip_and_gate(y, u, D, z):
+    if D is not None:
+        y = y + u * at_least_float32(D)
+    return y if z is None else y * F.silu(at_least_float32(z))
