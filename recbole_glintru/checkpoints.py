@@ -3,7 +3,7 @@
 A checkpoint of RecBole holds its `Config`, enums, tensors, and for some models whole objects (SASRecF: a layer with its
 data set; ItemKNN: SciPy matrices), which `torch.load(weights_only=True)` rejects. `load` reads it with an unpickler in
 which each opcode that can run code is written anew and takes only what is listed here: a file calls the functions of
-`_known`, on arguments that are checked, and makes objects of the classes of `_class`, without running a constructor.
+`known_names`, on arguments of the listed types, and makes objects of `_class`'s classes, whose constructors do not run.
 
 This is about reading the file. What a checkpoint says afterwards, in its `Config` as in its weights, is its author's.
 """
@@ -11,18 +11,23 @@ This is about reading the file. What a checkpoint says afterwards, in its `Confi
 import contextlib
 import contextvars
 import enum
-import functools
-import importlib
-import logging
-import math
 import os
-import pathlib
 import pickle
-import sys
 import tarfile
 import types
 from collections import OrderedDict, defaultdict
-from typing import Any, Callable, Dict, NamedTuple, Optional
+from typing import Any, Callable, Optional
+
+from recbole_glintru.checkpoint_contents import (
+    NATIVE_DTYPE,
+    Refused,
+    Sealed,
+    class_named,
+    describe,
+    is_array_state,
+    is_plain_state,
+    known_names,
+)
 
 TRUST = "RECBOLE_GLINTRU_TRUST_CHECKPOINTS"
 _trusted = contextvars.ContextVar("trusted", default=False)
@@ -53,8 +58,9 @@ def load(load: Callable, *args: Any, **kwargs: Any) -> Any:
         return load(*args, **kwargs)
     source = args[0] if args else kwargs["f"]
     name = os.fspath(source) if isinstance(source, (str, os.PathLike)) else getattr(source, "name", None)
-    if _foreign_format(source):
-        raise _untrusted(name, _foreign_format(source))
+    foreign = _foreign_format(source)
+    if foreign:
+        raise _untrusted(name, foreign)
     reader = type("_Reader", (_Unpickler,), {"file": name})
     kwargs["pickle_module"] = types.SimpleNamespace(
         __name__=__name__, Unpickler=reader, load=lambda file, **options: reader(file, **options).load()
@@ -86,204 +92,113 @@ def _foreign_format(source) -> Optional[str]:
             file.seek(start)
 
 
-# ----------------------------------------------------------------------------------------------------- what it may hold
+def _filling(opcode: bytes, target: Callable, *kinds: type) -> Callable:
+    """An opcode that fills containers, for these alone: of anything else it would call `append`, `extend` or `add`."""
+    fill = pickle._Unpickler.dispatch[opcode[0]]
 
+    def load_items(self):
+        if type(target(self)) not in kinds:
+            raise self.refusal(f"items for {describe(target(self))}")
+        fill(self)
 
-class _Sealed(NamedTuple):
-    """Stands for a name of the file. Only the opcodes below open it: what it hides is never a callable in the data."""
-
-    name: str
-    call: Optional[Callable] = None
-    new: Optional[type] = None
-
-
-class _Refused(Exception):
-    """The arguments of a listed function are not such as a checkpoint has for it."""
-
-
-def _expect(fits: bool) -> None:
-    if not fits:
-        raise _Refused
-
-
-@functools.cache
-def _known() -> dict[str, Any]:
-    """Full name -> what stands for it.
-
-    The functions look at the types of their arguments: a `Config` has any attribute that its author likes, so PyTorch
-    and NumPy, which ask for attributes, get none. Hooks of tensors are dropped.
-    """
-    import numpy as np
-    import torch
-    import yaml
-    from recbole.config import Config
-    from recbole.data.interaction import Interaction
-
-    def tensor(storage, offset, size, stride, requires_grad, hooks, metadata=None):
-        _expect(isinstance(storage, torch.storage.TypedStorage))
-        return torch._utils._rebuild_tensor_v2(storage, offset, size, stride, requires_grad, OrderedDict())
-
-    def parameter(data, requires_grad, hooks):
-        _expect(isinstance(data, torch.Tensor))
-        return torch.nn.Parameter(data, requires_grad)
-
-    def size(sizes):
-        _expect(type(sizes) is tuple)
-        return torch.Size(sizes)
-
-    def dtype(code, *flags):
-        _expect(type(code) is str)
-        made = np.dtype(code)
-        _expect(made.kind in "biufcSUO")  # the fields of a structured type can pass bytes off as objects
-        return made
-
-    def array(kind, shape, code):
-        _expect(type(kind) is _Sealed and kind.new in (np.ndarray, np.matrix))
-        return kind.new.__new__(kind.new, (0,), "b")
-
-    def scalar(dtype, data):
-        _expect(isinstance(dtype, np.dtype) and dtype.kind != "O" and type(data) is bytes)
-        return np.float64().__reduce__()[0](dtype, data)
-
-    def encode(text, encoding):  # how protocol 2 writes bytes
-        _expect(type(text) is str and encoding == "latin1")
-        return text.encode(encoding)
-
-    def a_set(items):
-        _expect(type(items) is list)
-        return set(items)
-
-    def dict_of_lists(factory):
-        _expect(factory is known["builtins.list"])
-        return defaultdict(list)
-
-    def enum_member(kind, name):  # how Python 3.11.0 to 3.11.3 write an enum
-        _expect(isinstance(kind, type) and issubclass(kind, enum.Enum) and type(name) is str)
-        return kind[name]
-
-    functions = {
-        "torch._utils._rebuild_tensor_v2": tensor,
-        "torch._utils._rebuild_parameter": parameter,
-        "torch.Size": size,
-        "torch.device": torch.device,
-        "numpy.dtype": dtype,
-        "_codecs.encode": encode,
-        "collections.OrderedDict": lambda: OrderedDict(),
-        "collections.defaultdict": dict_of_lists,
-        "builtins.set": a_set,
-        "builtins.list": None,
-        "builtins.getattr": enum_member,
-        "logging.getLogger": logging.getLogger,
-    }
-    for multiarray in ("numpy.core.multiarray", "numpy._core.multiarray"):  # NumPy 1, NumPy 2
-        functions.update({f"{multiarray}._reconstruct": array, f"{multiarray}.scalar": scalar})
-    for path in ("PosixPath", "WindowsPath"):  # a `data_path` among the settings; `_local` in Python 3.13
-        functions.update({f"pathlib.{path}": pathlib.Path, f"pathlib._local.{path}": pathlib.Path})
-    classes = {
-        "recbole.config.configurator.Config": Config,
-        "recbole.data.interaction.Interaction": Interaction,
-        "numpy.ndarray": np.ndarray,
-        "numpy.matrix": np.matrix,
-        "numpy.matrixlib.defmatrix.matrix": np.matrix,
-    }
-    known = {name: _Sealed(name, call=function) for name, function in functions.items()}
-    known.update({name: _Sealed(name, new=kind) for name, kind in classes.items()})
-    known.update({f"torch.{name}": value for name, value in vars(torch).items() if isinstance(value, torch.dtype)})
-    known["yaml.loader.FullLoader"] = yaml.FullLoader
-    return known
-
-
-def _class(module: str, name: str) -> Any:
-    """A class of RecBole, a plugin, `torch.nn.modules` or `scipy.sparse`, or an imported model; None for all else.
-
-    Nothing is imported for a file but RecBole's modules and the announced ones of plugins. A class is looked up in
-    the module that defines it, under its own name: by other names a module reaches everything that it imports.
-    """
-    from recbole.data.dataset import Dataset
-    from recbole.model.abstract_recommender import AbstractRecommender
-    from torch import nn
-
-    from recbole_glintru import plugin
-
-    if not all(part.isidentifier() for part in (*module.split("."), name)):
-        return None
-    if module.startswith("scipy.sparse.") and name.partition("_")[::2] in _SPARSE:
-        return _Sealed(f"{module}.{name}", new=getattr(importlib.import_module("scipy.sparse"), name))
-    package = module.partition(".")[0]
-    plugins = {model: entry.value.partition(":")[0].partition(".")[0] for model, entry in plugin.announced_models().items()}
-    if module.startswith(("recbole.data.", "recbole.model.", "recbole.utils.")):
-        importlib.import_module(module)
-    elif plugins.get(name) == package:
-        plugin.announced_models()[name].load()
-    found = vars(sys.modules[module]).get(name) if module in sys.modules else None
-    if not isinstance(found, type) or (found.__module__, found.__qualname__) != (module, name):
-        return None
-    if package == "recbole" or package in plugins.values():
-        allowed = (nn.Module, Dataset, enum.Enum)
-    else:
-        allowed = nn.Module if module.startswith("torch.nn.modules.") else AbstractRecommender
-    return found if issubclass(found, allowed) else None
-
-
-_SPARSE = {(layout, kind) for layout in ("csr", "csc", "lil") for kind in ("matrix", "array")}
-
-
-# -------------------------------------------------------------------------------------------------------- how it is read
-
-
-def _describe(thing: Any) -> str:
-    if type(thing) is _Sealed:
-        return thing.name
-    kind = thing if isinstance(thing, type) else type(thing)
-    return f"{'' if kind is thing else 'an object of '}{kind.__module__}.{kind.__qualname__}"
+    return load_items
 
 
 class _Unpickler(pickle._Unpickler):
-    """The standard library's unpickler in Python, whose opcodes can be replaced one by one."""
+    """The standard library's unpickler in Python: its opcodes can be replaced one by one."""
 
     file: Optional[str] = None
     dispatch = dict(pickle._Unpickler.dispatch)
 
-    def load(self):
-        self._made: dict[int, Any] = {}  # the objects too: their ids are theirs alone while they live
-        loaded = super().load()
-        # at the end, because a container can be filled after it has been handed over
-        for made in self._made.values():
-            for key, value in vars(made).items():
-                if value and (key.endswith("_hooks") or key == "_compiled_call_impl"):
-                    raise self.refusal(f"{_describe(type(made))}.{key}")
-            if hasattr(type(made), "check_format"):
-                made.check_format(full_check=True)  # SciPy does not look whether indices lie inside the matrix
-        return loaded
-
     def refusal(self, what: str) -> UntrustedCheckpoint:
         return _untrusted(self.file, what)
 
-    def find_class(self, module, name):
+    def load(self):
+        self._made: dict[int, Any] = {}  # id -> object: it stays alive, so that no other gets its id
+        loaded = super().load()
+        for made in self._made.values():  # only now: a file can fill a container after it has handed it over
+            for key, value in vars(made).items():
+                if (key.endswith("_hooks") or key == "_compiled_call_impl") and value not in (None, {}):
+                    raise self.refusal(f"{describe(type(made))}.{key}")
+            if hasattr(type(made), "check_format"):
+                made.check_format(full_check=True)  # SciPy's C++ does not look whether an index lies in the matrix
+        return loaded
+
+    def findclass_named(self, module, name):
         module = "builtins" if module == "__builtin__" else module  # protocol 2
-        found = _known().get(f"{module}.{name}") or _class(module, name)
+        found = known_names().get(f"{module}.{name}") or class_named(module, name)
         if found is None:
             raise self.refusal(f"{module}.{name}")
         return found
 
     def load_reduce(self):
         arguments, called = self.stack.pop(), self.stack.pop()
-        by_value = isinstance(called, type) and issubclass(called, enum.Enum) and len(arguments) == 1
-        function = called if by_value else called.call if type(called) is _Sealed else None
+        function = called.call if type(called) is Sealed else None
+        if isinstance(called, enum.EnumMeta):
+            function = called if type(arguments) is tuple and len(arguments) == 1 else None  # one value: its member
         try:
-            _expect(function is not None and type(arguments) is tuple)
+            if function is None or type(arguments) is not tuple:
+                raise Refused
             self.append(function(*arguments))
-        except _Refused:
-            raise self.refusal(f"a call of {_describe(called)}") from None
+        except Refused:
+            raise self.refusal(f"a call of {describe(called)}") from None
+
+    dispatch[pickle.REDUCE[0]] = load_reduce
 
     def load_newobj(self):
-        from torch import nn, utils
+        from torch import nn
+        from torch.utils.data import Dataset
 
         arguments, named = self.stack.pop(), self.stack.pop()
-        kind = named.new if type(named) is _Sealed else named
-        bare = isinstance(named, type) and issubclass(named, (nn.Module, utils.data.Dataset))
-        if not (bare or kind in _sealed) or arguments != ():
-            raise self.refusal(f"an object of {_describe(named)}")
+        kind = named.new if type(named) is Sealed else named
+        known = type(named) is Sealed or (isinstance(kind, type) and issubclass(kind, (nn.Module, Dataset)))
+        if kind is None or not known or type(arguments) is not tuple or arguments:
+            raise self.refusal(f"a new {describe(named)}")
         made = kind.__new__(kind)
         self._made[id(made)] = made
         self.append(made)
+
+    dispatch[pickle.NEWOBJ[0]] = load_newobj
+
+    def load_build(self):
+        import numpy as np
+
+        state, built = self.stack.pop(), self.stack[-1]
+        if id(built) in self._made and is_plain_state(type(built), state):
+            set_state = getattr(type(built), "__setstate__", lambda built, state: vars(built).update(state))
+            set_state(built, state)
+        elif type(built) in (np.ndarray, np.matrix) and is_array_state(state):
+            built.__setstate__(state)
+        elif isinstance(built, np.dtype) and type(state) is tuple and state[1:5] in NATIVE_DTYPE:
+            pass  # in the machine's byte order already
+        elif type(built) is OrderedDict and type(state) is dict and set(state) == {"_metadata"}:
+            vars(built).update(state)  # a state_dict's
+        else:
+            raise self.refusal(f"attributes for {describe(built)}")
+
+    dispatch[pickle.BUILD[0]] = load_build
+
+    def load_binpersid(self):
+        from torch.serialization import StorageType
+
+        key = self.stack.pop()
+        fits = type(key) is tuple and len(key) > 4 and isinstance(key[1], StorageType)
+        if not fits or {type(part) for part in key[:1] + key[2:]} - {str, bytes, int, tuple, type(None)}:
+            raise self.refusal("a reference to something other than a tensor's numbers")
+        self.append(self.persistent_load(key))
+
+    dispatch[pickle.BINPERSID[0]] = load_binpersid
+
+    def load_never(self):
+        raise self.refusal("an opcode that PyTorch does not write")
+
+    for _opcode in (pickle.PERSID, pickle.INST, pickle.OBJ, pickle.NEWOBJ_EX, pickle.EXT1, pickle.EXT2, pickle.EXT4):
+        dispatch[_opcode[0]] = load_never
+    for _opcode, _target, *_kinds in (
+        (pickle.APPEND, lambda self: self.stack[-2], list),
+        (pickle.APPENDS, lambda self: self.metastack[-1][-1], list),
+        (pickle.ADDITEMS, lambda self: self.metastack[-1][-1], set),
+        (pickle.SETITEM, lambda self: self.stack[-3], dict, OrderedDict, defaultdict),
+        (pickle.SETITEMS, lambda self: self.metastack[-1][-1], dict, OrderedDict, defaultdict),
+    ):
+        dispatch[_opcode[0]] = _filling(_opcode, _target, *_kinds)

@@ -1,7 +1,8 @@
 """What RecBole 1.2.1 needs on today's NumPy, pandas, PyTorch, Ray and hyperopt: one small function a mend.
 
-`plugin.py` runs a mend right after the body of the module that it names (`@after`), or around it (`@around`). Every mend says what breaks without it, where, and with which versions, and does nothing where nothing
-breaks. All of them can go with a RecBole release that needs none; a narrower end is stated where there is one.
+`plugin.py` runs a mend right after the body of the module that it names (`@after`), or around it (`@around`). Every
+mend says what breaks without it, where, and with which versions, and does nothing where nothing breaks. All of them
+can go with a RecBole release that needs none; a narrower end is stated where there is one.
 Line numbers are those of RecBole 1.2.1.
 """
 
@@ -276,6 +277,23 @@ def collector_takes_numbers(collector) -> None:
         return struct
 
     collector.Collector.get_data_struct = get_data_struct
+
+
+@after("recbole.data.dataset.dataset")
+def download_needs_no_process_group(dataset) -> None:
+    """`Dataset._download` waits for the other processes where there are some.
+
+    Without: in a single process every download, complete as it is, ends in `Default process group has not been
+    initialized` (dataset.py:252, issues 1989 and 2050 of RecBole).
+    """
+    torch = dataset.torch
+    distributed = torch.distributed
+
+    def barrier(*args, **kwargs):
+        if distributed.is_available() and distributed.is_initialized():
+            return distributed.barrier(*args, **kwargs)
+
+    dataset.torch = Overlay(torch, distributed=Overlay(distributed, barrier=barrier))
 
 
 @after("recbole.config.configurator")

@@ -6,10 +6,11 @@ The tables are filled by decorated functions (`compat.py`, `plugin.py`) and read
 import contextlib
 import sys
 import types
-from typing import Any, Callable, ContextManager, Dict, List
+from contextlib import AbstractContextManager
+from typing import Any, Callable
 
 AFTER: dict[str, list[Callable[[types.ModuleType], None]]] = {}
-AROUND: dict[str, Callable[[], ContextManager]] = {}
+AROUND: dict[str, Callable[[], AbstractContextManager]] = {}
 
 
 def after(module: str):

@@ -16,12 +16,13 @@ import contextlib
 import difflib
 import functools
 import importlib
+import importlib.util
 import os
 import sys
 from importlib.machinery import ModuleSpec
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Dict, List, Optional
+from typing import Optional
 
 from recbole_glintru import compat  # noqa: F401  its mends enter the tables of import_hooks
 from recbole_glintru.import_hooks import AFTER, AROUND, after, rebind
@@ -63,7 +64,7 @@ def model_names() -> list[str]:
 
 def properties(package: str) -> Path:
     """The folder `properties/` of an importable package: inside it, or beside it in a checkout."""
-    home = Path(sys.modules[package].__file__).resolve().parent
+    home = Path(importlib.util.find_spec(package).origin).resolve().parent
     inside = home / "properties"
     return inside if inside.is_dir() else home.parent / "properties"
 
@@ -73,7 +74,7 @@ def default_settings_file(model_class: type) -> Optional[Path]:
     plugins = {entry.value.partition(":")[0].partition(".")[0] for entry in announced_models().values()}
     for base in model_class.__mro__:
         package = base.__module__.partition(".")[0]
-        if package in plugins and package in sys.modules:
+        if package in plugins:
             file = properties(package) / "model" / f"{base.__name__}.yaml"
             if file.is_file():
                 return file
@@ -215,6 +216,21 @@ def unknown_models_are_named(utils) -> None:
             raise ValueError(unknown_model_message(model_name)) from None
 
     rebind(find, get_model)
+
+
+@after("recbole.utils.utils")
+def flops_are_the_models_own(utils) -> None:
+    """`get_flops` asks a model that counts its own operations (`multiply_adds`) for those of one history."""
+    count = utils.get_flops
+
+    @functools.wraps(count)
+    def get_flops(model, dataset, device, logger, transform, verbose=False):
+        if not hasattr(model, "multiply_adds"):
+            return count(model, dataset, device, logger, transform, verbose)
+        one_history = dataset[utils.torch.tensor([1])].to(device)
+        return model.multiply_adds(transform(dataset, one_history))
+
+    rebind(count, get_flops)
 
 
 def import_model(name: str) -> type:

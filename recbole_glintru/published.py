@@ -6,7 +6,6 @@ few that have another shape with `convert_published`.
 
 import re
 from collections.abc import Mapping
-from typing import Dict
 
 from torch import Tensor, nn
 

@@ -312,6 +312,30 @@ def test_beyond_accuracy_metrics(workplace, tiny):
     assert 0 < result["itemcoverage@10"] <= 1
 
 
+def test_download_needs_no_process_group(workplace, monkeypatch):
+    """A download in one process; the network is not touched."""
+    import recbole.data.dataset.dataset as dataset
+    from recbole.config import Config
+
+    def downloaded():
+        data = dataset.Dataset.__new__(dataset.Dataset)
+        data.config = Config(model="GLINTRU", dataset="ml-100k")
+        data.dataset_name, data.dataset_path, data.logger = "mine", str(workplace / "mine"), dataset.getLogger()
+        data._get_download_url = lambda suffix, allow_none=False: "http://nowhere.invalid/mine.zip"
+        data._download()
+        return (workplace / "mine").is_dir()
+
+    for name in ("extract_zip", "rename_atomic_files"):
+        monkeypatch.setattr(dataset, name, lambda *args: None)
+    monkeypatch.setattr(dataset, "download_url", lambda url, folder: str(workplace / "mine.zip"))
+    (workplace / "mine.zip").touch()
+    assert downloaded()
+    (workplace / "mine.zip").touch()
+    monkeypatch.setattr(dataset, "torch", torch)
+    with pytest.raises(ValueError, match="process group"):
+        downloaded()
+
+
 def test_negatives_follow_the_loss(workplace, monkeypatch):
     from recbole.config import Config
 

@@ -1,5 +1,7 @@
 """The position-wise feed-forward network of Transformer-like models, with its residual and LayerNorm."""
 
+from typing import Optional
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,7 +17,7 @@ class FeedForward(nn.Module):
         inner_size: width between the two linear layers.
         activation: one of `ACTIVATIONS`; gelu is the exact form, with erf.
         dropout_prob: dropout before the residual.
-        layer_norm_eps: epsilon of the LayerNorm.
+        layer_norm_eps: epsilon of the LayerNorm; None leaves it out, for models that have theirs in front.
         inner_dropout_prob: dropout behind the activation; SASRec and LinRec have none there.
     """
 
@@ -25,7 +27,7 @@ class FeedForward(nn.Module):
         inner_size: int,
         activation: str,
         dropout_prob: float,
-        layer_norm_eps: float,
+        layer_norm_eps: Optional[float],
         inner_dropout_prob: float = 0.0,
     ):
         super().__init__()
@@ -34,7 +36,7 @@ class FeedForward(nn.Module):
         self.inner_dropout = nn.Dropout(inner_dropout_prob)
         self.reduce = nn.Linear(inner_size, hidden_size)
         self.dropout = nn.Dropout(dropout_prob)
-        self.norm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
+        self.norm = nn.Identity() if layer_norm_eps is None else nn.LayerNorm(hidden_size, eps=layer_norm_eps)
 
     def forward(self, x: Tensor) -> Tensor:
         """`[B, T, d]` -> `[B, T, d]`; any leading dimensions."""

@@ -22,7 +22,6 @@ class PositionEmbedding(nn.Embedding):
         """
         if length > self.num_embeddings:
             raise ValueError(
-                f"histories of {length} positions: the model was built for "
-                f"MAX_ITEM_LIST_LENGTH={self.num_embeddings}."
+                f"histories of {length} positions: the model was built for MAX_ITEM_LIST_LENGTH={self.num_embeddings}."
             )
         return self.weight[:length]

@@ -1,12 +1,11 @@
 """What every model of the package shares: a history goes in, the state that predicts its next item comes out."""
 
-from typing import Tuple
-
 import torch
 import torch.nn.functional as F
 from recbole.model.abstract_recommender import SequentialRecommender
 from recbole.utils import InputType
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from recbole_glintru import settings
 from recbole_glintru.ops import histories
@@ -53,7 +52,7 @@ class NextItemRecommender(SequentialRecommender):
     # ------------------------------------------------------------------- what a model with more than items overrides
 
     def history(self, interaction) -> tuple[Tensor, ...]:
-        """What `encode` takes, from a batch of RecBole: one tensor with B rows each, `item_seq` and its length first."""
+        """What `encode` takes of a batch of RecBole: tensors of B rows, `item_seq` and its length first."""
         return interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]
 
     def score_items(self, state: Tensor, items: Tensor) -> Tensor:
@@ -108,3 +107,16 @@ class NextItemRecommender(SequentialRecommender):
     def full_sort_predict(self, interaction) -> Tensor:
         """Scores of every item for each history of a batch: `[B, V]`."""
         return self.score_all_items(self(*self.history(interaction)))
+
+    @torch.no_grad()
+    def multiply_adds(self, interaction) -> float:
+        """How many multiply-adds `predict` spends on matrix products for a batch: RecBole's "FLOPs".
+
+        Counted at the products themselves and not, as RecBole does it, at the modules: those that are merged, or
+        computed at one position alone, would be counted as if they were not.
+        """
+        training = self.training
+        with FlopCounterMode(display=False) as counter:
+            self.eval().predict(interaction)
+        self.train(training)
+        return counter.get_total_flops() / 2  # PyTorch counts a multiply-add as two

@@ -12,7 +12,7 @@ from recbole_glintru.ops import histories
 
 
 class AttentionExpert(nn.Module):
-    """The attention expert A' of eq. 2; with `output_block` as published: linear layer, dropout, residual, LayerNorm."""
+    """The attention expert A' of eq. 2; `output_block` adds what is published: linear, dropout, residual, LayerNorm."""
 
     def __init__(
         self,

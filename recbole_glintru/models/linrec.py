@@ -80,9 +80,7 @@ class LinRec(NextItemRecommender):
     def __init__(self, config, dataset):
         super().__init__(config, dataset)
         self.length_invariant = settings.switch(config, "mask_padding")
-        self.position_embedding = PositionEmbedding(
-            settings.integer(config, "MAX_ITEM_LIST_LENGTH"), self.hidden_size
-        )
+        self.position_embedding = PositionEmbedding(settings.integer(config, "MAX_ITEM_LIST_LENGTH"), self.hidden_size)
         self.input_norm = nn.LayerNorm(self.hidden_size, eps=settings.number(config, "layer_norm_eps"))
         self.input_dropout = nn.Dropout(settings.probability(config, "hidden_dropout_prob"))
         self.blocks = nn.ModuleList(LinRecBlock(config) for _ in range(settings.integer(config, "n_layers")))

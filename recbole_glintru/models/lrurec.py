@@ -1,8 +1,5 @@
 """LRURec: linear recurrent units for sequential recommendation."""
 
-import math
-from typing import Tuple
-
 import torch
 import torch.nn.functional as F
 from recbole.utils import InputType
@@ -10,66 +7,9 @@ from torch import Tensor, nn
 
 from recbole_glintru import settings
 from recbole_glintru.layers.feed_forward import FeedForward
+from recbole_glintru.layers.linear_recurrent_unit import LinearRecurrentUnit
 from recbole_glintru.models.base import NextItemRecommender
 from recbole_glintru.ops import histories
-from recbole_glintru.ops.linear_recurrence import last_state, linear_recurrence
-from recbole_glintru.ops.precision import at_least_float32, float32_region
-
-SMALLEST_DECAY, GREATEST_DECAY = 0.8, 0.99  # magnitudes at the start
-
-
-class LinearRecurrentUnit(nn.Module):
-    """Re(W_C s_t + b_C) with s_t = lambda * s_{t-1} + gamma * (W_B x_t + b_B), lambda and s complex (arXiv:2303.06349).
-
-    x and the output are real, so that the complex layers are real ones here: their 2D channels are the real and the
-    imaginary part of each of the D channels of the state, in turns. The imaginary part of b_C, which nothing reads,
-    is left out.
-
-    Args:
-        hidden_size: d.
-        state_size: D.
-    """
-
-    def __init__(self, hidden_size: int, state_size: int):
-        super().__init__()
-        self.log_parameters = nn.Parameter(torch.empty(3, state_size))  # log of nu, theta, gamma
-        self.input = nn.Linear(hidden_size, 2 * state_size)
-        self.output = nn.Linear(2 * state_size, hidden_size)
-        self.reset_decay()
-
-    @torch.no_grad()
-    def reset_decay(self) -> None:
-        """Draw lambda evenly from a ring of the complex plane; gamma keeps the states at the inputs' size."""
-        radius, angle = torch.rand(2, self.log_parameters.shape[1])
-        squared = radius * (GREATEST_DECAY**2 - SMALLEST_DECAY**2) + SMALLEST_DECAY**2  # |lambda|^2
-        nu, theta, gamma = -0.5 * squared.log(), 2 * math.pi * angle, (1 - squared).sqrt()
-        self.log_parameters.copy_(torch.stack([nu, theta, gamma]).log())
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`[B, L, d]` -> `[B, L, d]`."""
-        decay, driven = self._drive(x)
-        with float32_region(x):
-            states = linear_recurrence(decay, torch.view_as_complex(driven))
-        return self.output(torch.view_as_real(states).flatten(-2))
-
-    def at_last(self, x: Tensor, last: Tensor) -> Tensor:
-        """The output at one position a row, without the states before it: x `[B, L, d]`, last `[B]` -> `[B, d]`."""
-        length = x.shape[1]
-        position = last.unsqueeze(1) - torch.arange(length - 1, -1, -1, device=x.device)  # ends at last
-        row = torch.arange(len(x), device=x.device).unsqueeze(1) * length
-        shifted = x.flatten(0, 1).index_select(0, (row + position.clamp(min=0)).flatten()).view_as(x)
-        decay, driven = self._drive(shifted)
-        with float32_region(x):
-            driven = driven.masked_fill((position < 0)[:, :, None, None], 0)
-            state = last_state(decay, torch.view_as_complex(driven))
-        return self.output(torch.view_as_real(state).flatten(-2))
-
-    def _drive(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """lambda `[D]`, complex, and what drives the recurrence, `[B, L, D, 2]` with real and imaginary parts last."""
-        nu, theta, gamma = self.log_parameters.exp()
-        gamma = gamma.repeat_interleave(2)  # into the weights, which are smaller than the sequence
-        driven = F.linear(x, self.input.weight * gamma.unsqueeze(1), self.input.bias * gamma)
-        return torch.polar(torch.exp(-nu), theta), at_least_float32(driven).unflatten(-1, (-1, 2))
 
 
 class LRURecBlock(nn.Module):
@@ -116,8 +56,7 @@ class LRURec(NextItemRecommender):
       predict its next item.
     * Complex layers are kept as real ones of twice the width: they train in mixed precision and cast to float64.
     * In the last block only the last position is computed, which needs no recurrence. Nothing changes by it.
-    * The authors' AdamW, warm and clipped, is RecBole's Adam unless its settings (`weight_decay`, `clip_grad_norm`)
-      say otherwise.
+    * The optimiser is RecBole's: the authors' AdamW, without decay on biases and LayerNorms, is not offered there.
 
     Settings: see `properties/model/LRURec.yaml`.
     """

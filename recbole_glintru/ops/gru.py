@@ -8,7 +8,7 @@ PyTorch's GRU, gate for gate: with the row blocks reset, update, candidate of `w
 `gru_reference` is the plain loop; `gru` has the same signature and is the one to call. It never computes padding.
 """
 
-from typing import List, NamedTuple, Optional
+from typing import NamedTuple, Optional
 
 import torch
 from torch import Tensor

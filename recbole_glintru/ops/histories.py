@@ -4,7 +4,6 @@ A history is a row of `item_seq: [B, L] int64, right-padded with 0` with its len
 """
 
 from collections.abc import Sequence
-from typing import Tuple
 
 import torch
 from torch import Tensor

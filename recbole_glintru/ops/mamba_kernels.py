@@ -24,9 +24,7 @@ def scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus, return_last_state)
     same = [None if tensor is None else tensor.to(u.dtype).contiguous() for tensor in (u, delta, B, C, z)]
     u, delta, B, C, z = same
     with torch.autocast(device_type=u.device.type, enabled=False):
-        return selective_scan_fn(
-            u, delta, exact[0], B, C, exact[1], z, exact[2], delta_softplus, return_last_state
-        )
+        return selective_scan_fn(u, delta, exact[0], B, C, exact[1], z, exact[2], delta_softplus, return_last_state)
 
 
 def convolve(u: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -126,8 +124,7 @@ def _difference(
     results = []
     with torch.enable_grad(), torch.autocast(device_type=device.type, enabled=False):
         for function in (kernel, reference):
-            own = {name: tensor.to(device).requires_grad_() for name, tensor in tensors.items()}
-            own = {name: tensor.detach().clone().requires_grad_() for name, tensor in own.items()}
+            own = {name: tensor.clone().to(device).requires_grad_() for name, tensor in tensors.items()}
             out = function(**own)
             cotangent = torch.linspace(-1, 1, out.numel(), device=device).view(out.shape)
             results.append((out, *torch.autograd.grad((out * cotangent).sum(), list(own.values()))))

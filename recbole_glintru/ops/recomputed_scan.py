@@ -38,7 +38,7 @@ def recomputed_scan(
         lengths: `[B] int64`, at least 1; None for L. Rows of like length are computed together, and no further.
 
     Returns:
-        outputs `[B, L, D]`, zero behind a row's length, or None without C; the last state `[B, D, N]`.
+        outputs `[B, L, D]`, which mean nothing behind a row's length, or None without C; the last state `[B, D, N]`.
     """
     tensors = (step, drive, A, B) if C is None else (step, drive, A, B, C)
     keep = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)

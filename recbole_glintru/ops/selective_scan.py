@@ -37,10 +37,7 @@ def reference_scan(
         state = decay * state + drive[:, t].unsqueeze(-1) * B[:, t].unsqueeze(1)
         if C is not None:
             outputs.append((state * C[:, t].unsqueeze(1)).sum(dim=-1))
-    if C is None:
-        return None, state
-    y = torch.stack(outputs, dim=1)
-    return y if lengths is None else y * valid_positions(lengths, y.shape[1]).unsqueeze(-1), state
+    return (None if C is None else torch.stack(outputs, dim=1)), state
 
 
 RECURRENCES = {"torch": recomputed_scan, "reference": reference_scan}

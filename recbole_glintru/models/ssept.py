@@ -1,0 +1,208 @@
+"""SSE-PT: a personalised Transformer, regularised by stochastic shared embeddings."""
+
+import math
+from typing import Optional
+
+import torch
+import torch.nn.functional as F
+from recbole.utils import InputType
+from torch import Tensor, nn
+
+from recbole_glintru import settings
+from recbole_glintru.layers.feed_forward import FeedForward
+from recbole_glintru.layers.position_embedding import PositionEmbedding
+from recbole_glintru.models.base import NextItemRecommender
+from recbole_glintru.ops import histories
+
+
+def shared(ids: Tensor, probability: float, count: int) -> Tensor:
+    """Stochastic shared embeddings (arXiv:1905.10630): some ids give way to random ones, and so share their embeddings.
+
+    Args:
+        ids: any shape, int64; 0 is padding and stays.
+        probability: of each id, to be replaced.
+        count: the number of ids; a replacement is drawn from 1 to count-1.
+
+    Returns:
+        A tensor like `ids`.
+    """
+    replaced = (torch.rand(ids.shape, device=ids.device) < probability) & (ids > 0)
+    return torch.where(replaced, torch.randint_like(ids, 1, count), ids)
+
+
+class CausalAttention(nn.Module):
+    """Multi-head softmax attention to the past. It has no output layer, as published.
+
+    Args:
+        hidden_size: d.
+        n_heads: h, a divisor of d.
+        dropout_prob: dropout on the attention weights.
+    """
+
+    def __init__(self, hidden_size: int, n_heads: int, dropout_prob: float):
+        super().__init__()
+        self.n_heads = n_heads
+        self.dropout_prob = dropout_prob
+        self.query = nn.Linear(hidden_size, hidden_size)
+        self.key = nn.Linear(hidden_size, hidden_size, bias=False)  # the softmax takes no notice of a key's bias
+        self.value = nn.Linear(hidden_size, hidden_size)
+
+    def forward(self, queries: Tensor, x: Tensor, visible: Optional[Tensor] = None) -> Tensor:
+        """Attend from `queries` to `x`.
+
+        Args:
+            queries: `[B, T, d]`.
+            x: `[B, L, d]`.
+            visible: `[B, L] bool`, the positions that all queries see; None if query t is that of position t.
+
+        Returns:
+            `[B, T, d]`.
+        """
+        query, key, value = (
+            projection(source).unflatten(-1, (self.n_heads, -1)).transpose(1, 2)  # [B, h, T or L, d/h]
+            for projection, source in ((self.query, queries), (self.key, x), (self.value, x))
+        )
+        context = F.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            attn_mask=None if visible is None else visible[:, None, None, :],
+            is_causal=visible is None,
+            dropout_p=self.dropout_prob if self.training else 0.0,
+        )
+        return context.transpose(1, 2).flatten(-2)
+
+
+class SSEPTBlock(nn.Module):
+    """Attention and feed-forward network, each behind a LayerNorm whose output is also the residual, as published."""
+
+    def __init__(self, config, hidden_size: int):
+        super().__init__()
+        dropout_prob = settings.probability(config, "hidden_dropout_prob")
+        layer_norm_eps = settings.number(config, "layer_norm_eps")
+        self.attention_norm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
+        self.attention = CausalAttention(
+            hidden_size,
+            n_heads=settings.integer(config, "n_heads"),
+            dropout_prob=settings.probability(config, "attn_dropout_prob"),
+        )
+        self.feed_forward_norm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
+        self.feed_forward = FeedForward(
+            hidden_size,
+            inner_size=hidden_size,
+            activation="relu",
+            dropout_prob=dropout_prob,
+            layer_norm_eps=None,
+            inner_dropout_prob=dropout_prob,
+        )
+
+    def forward(self, x: Tensor, queries: Tensor, visible: Optional[Tensor] = None) -> Tensor:
+        """x `[B, L, d]`; queries `[B, T, d]`, positions of x; visible: see `CausalAttention` -> `[B, T, d]`."""
+        queries = self.attention_norm(queries)  # keys and values are those of x itself
+        return self.feed_forward(self.feed_forward_norm(self.attention(queries, x, visible) + queries))
+
+
+class SSEPT(NextItemRecommender):
+    """SSE-PT: Sequential Recommendation Via Personalized Transformer (RecSys 2020, arXiv:1908.05435).
+
+    SASRec on tokens [item; user]: the score of an item is the dot product of [item; user] with the last state. What
+    differs from the published code, and why:
+
+    * Histories are padded on the right, and position 0 is the oldest item instead of the first of
+      `MAX_ITEM_LIST_LENGTH` slots, so that the state depends on the history alone.
+    * Padding is hidden by its position. The published code hides what sums to zero, which catches other vectors too.
+    * The losses are those of the last position of each example: RecBole's softmax over all items (`CE`), `BPR`, or
+      the authors' binary cross-entropy with one negative (`BCE`). They train on every position of a sequence.
+    * Where a history's item is replaced by a random one, the target is kept; the published code replaces both.
+    * In the last block only the last position asks. Nothing changes by it.
+
+    The part of a score that comes from the user alone is the same for all items: a state is kept as the part for the
+    items and that number behind it.
+
+    Settings: see `properties/model/SSEPT.yaml`.
+    """
+
+    losses = {**NextItemRecommender.losses, "BCE": InputType.PAIRWISE}
+
+    def __init__(self, config, dataset):
+        super().__init__(config, dataset)
+        self.n_users = dataset.num(self.USER_ID)
+        self.user_hidden_size = self.hidden_size
+        if config["user_hidden_size"] is not None:
+            self.user_hidden_size = settings.integer(config, "user_hidden_size")
+        joint_size = self.hidden_size + self.user_hidden_size
+        n_heads = settings.integer(config, "n_heads")
+        if joint_size % n_heads:
+            raise ValueError(f"n_heads={n_heads}: must be a divisor of hidden_size + user_hidden_size={joint_size}.")
+        self.sse_item_prob = settings.probability(config, "sse_item_prob")
+        self.sse_user_prob = settings.probability(config, "sse_user_prob")
+
+        self.user_embedding = nn.Embedding(self.n_users, self.user_hidden_size)
+        self.position_embedding = PositionEmbedding(settings.integer(config, "MAX_ITEM_LIST_LENGTH"), joint_size)
+        self.input_dropout = nn.Dropout(settings.probability(config, "hidden_dropout_prob"))
+        self.blocks = nn.ModuleList(SSEPTBlock(config, joint_size) for _ in range(settings.integer(config, "n_layers")))
+        self.output_norm = nn.LayerNorm(joint_size, eps=settings.number(config, "layer_norm_eps"))
+        self.apply(self._initialise)
+        nn.init.zeros_(self.item_embedding.weight[0].detach())
+
+    @staticmethod
+    def _initialise(module: nn.Module) -> None:
+        if isinstance(module, (nn.Linear, nn.Embedding)):
+            nn.init.xavier_uniform_(module.weight)
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+    def history(self, interaction):
+        """`item_seq [B, L]`, `item_seq_len [B]` and the user's id `[B]`."""
+        return (*super().history(interaction), interaction[self.USER_ID])
+
+    def encode(self, item_seq: Tensor, item_seq_len: Tensor, user_id: Tensor) -> Tensor:
+        """The state at the last item, and the score that comes from the user alone.
+
+        Args:
+            item_seq: `[B, L] int64`, right-padded with 0.
+            item_seq_len: `[B] int64`, each from 1 to L.
+            user_id: `[B] int64`.
+
+        Returns:
+            `[B, d + 1]`, with d = `hidden_size`.
+
+        Raises:
+            ValueError: L is greater than `MAX_ITEM_LIST_LENGTH`.
+        """
+        if self.training:
+            item_seq = shared(item_seq, self.sse_item_prob, self.n_items)
+            user_id = shared(user_id, self.sse_user_prob, self.n_users)
+        length = item_seq.shape[1]
+        items = self.item_embedding(item_seq) * math.sqrt(self.hidden_size)
+        user = self.user_embedding(user_id) * math.sqrt(self.user_hidden_size)
+        x = torch.cat([items, user.unsqueeze(1).expand(-1, length, -1)], dim=-1)
+        x = self.input_dropout(x + self.position_embedding(length))
+        *below, top = self.blocks
+        for block in below:
+            x = block(x, queries=x)
+        last = histories.at_position(x, item_seq_len - 1).unsqueeze(1)
+        last = top(x, queries=last, visible=histories.valid_positions(item_seq_len, length)).squeeze(1)
+        for_items, for_user = self.output_norm(last).split([self.hidden_size, self.user_hidden_size], dim=-1)
+        return torch.cat([for_items, (for_user * user).sum(dim=-1, keepdim=True)], dim=-1)
+
+    def score_items(self, state: Tensor, items: Tensor) -> Tensor:
+        """Scores of one item a row: state `[B, d + 1]`, items `[B]` -> `[B]`."""
+        return super().score_items(state[:, :-1], items) + state[:, -1]
+
+    def score_all_items(self, state: Tensor) -> Tensor:
+        """Scores of every item, the padding item 0 included: state `[B, d + 1]` -> `[B, V]`."""
+        return super().score_all_items(state[:, :-1]) + state[:, -1:]
+
+    def calculate_loss(self, interaction) -> Tensor:
+        """The training loss of a batch, a scalar.
+
+        BCE is the published objective at the last position: binary cross-entropy of the target plus that of one
+        sampled negative.
+        """
+        if self.loss_type != "BCE":
+            return super().calculate_loss(interaction)
+        state = self(*self.history(interaction))
+        target = self.score_items(state, interaction[self.POS_ITEM_ID])
+        negative = self.score_items(state, interaction[self.NEG_ITEM_ID])
+        return (F.softplus(-target) + F.softplus(negative)).mean()
