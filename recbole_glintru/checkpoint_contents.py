@@ -98,7 +98,7 @@ def known_names() -> dict[str, Any]:
     for name in ("numpy.ndarray", "numpy.matrix", "numpy.matrixlib.defmatrix.matrix", "builtins.list"):
         known[name] = Sealed(name)  # an argument of the functions above
     for kind in (Config, Interaction):
-        known[f"{kind.__module__}.{kind.__qualname__}"] = Sealed(kind.__name__, new=kind)
+        known[describe(kind)] = Sealed(describe(kind), new=kind)
     known.update({f"torch.{name}": value for name, value in vars(torch).items() if isinstance(value, torch.dtype)})
     known["yaml.loader.FullLoader"] = yaml.FullLoader
     return known
@@ -127,7 +127,8 @@ def class_named(module: str, name: str) -> Any:
         importlib.import_module(module)
     elif plugins.get(name) == package:
         announced[name].load()
-    found = vars(sys.modules[module]).get(name) if module in sys.modules else None
+    home = sys.modules.get(module)
+    found = vars(home).get(name) if home else None
     if not isinstance(found, type) or (found.__module__, found.__qualname__) != (module, name):
         return None
     if package == "recbole" or package in plugins.values():
@@ -156,4 +157,9 @@ def is_array_state(state: Any) -> bool:
     return sizes and (type(data) is bytes or (type(data) is list and len(data) == math.prod(shape)))
 
 
-NATIVE_DTYPE = [(order, None, None, None) for order in ("|", "=", "<" if sys.byteorder == "little" else ">")]
+def is_dtype_state(state: Any) -> bool:
+    """Whether a NumPy type has no fields and the byte order of this machine, as `numpy.dtype(code)` has."""
+    return type(state) is tuple and state[1:5] in [(order, None, None, None) for order in ("|", "=", _NATIVE)]
+
+
+_NATIVE = "<" if sys.byteorder == "little" else ">"

@@ -2,8 +2,7 @@
 
 A checkpoint of RecBole holds its `Config`, enums, tensors, and for some models whole objects (SASRecF: a layer with its
 data set; ItemKNN: SciPy matrices), which `torch.load(weights_only=True)` rejects. `load` reads it with an unpickler in
-which each opcode that can run code is written anew and takes only what is listed here: a file calls the functions of
-`known_names`, on arguments of the listed types, and makes objects of `_class`'s classes, whose constructors do not run.
+which each opcode that can run code is written anew, and takes only what `checkpoint_contents.py` lists.
 
 This is about reading the file. What a checkpoint says afterwards, in its `Config` as in its weights, is its author's.
 """
@@ -19,12 +18,12 @@ from collections import OrderedDict, defaultdict
 from typing import Any, Callable, Optional
 
 from recbole_glintru.checkpoint_contents import (
-    NATIVE_DTYPE,
     Refused,
     Sealed,
     class_named,
     describe,
     is_array_state,
+    is_dtype_state,
     is_plain_state,
     known_names,
 )
@@ -124,7 +123,7 @@ class _Unpickler(pickle._Unpickler):
                 made.check_format(full_check=True)  # SciPy's C++ does not look whether an index lies in the matrix
         return loaded
 
-    def findclass_named(self, module, name):
+    def find_class(self, module, name):
         module = "builtins" if module == "__builtin__" else module  # protocol 2
         found = known_names().get(f"{module}.{name}") or class_named(module, name)
         if found is None:
@@ -135,7 +134,7 @@ class _Unpickler(pickle._Unpickler):
         arguments, called = self.stack.pop(), self.stack.pop()
         function = called.call if type(called) is Sealed else None
         if isinstance(called, enum.EnumMeta):
-            function = called if type(arguments) is tuple and len(arguments) == 1 else None  # one value: its member
+            function = lambda value: called(value)  # noqa: E731  with more arguments it would make another enum
         try:
             if function is None or type(arguments) is not tuple:
                 raise Refused
@@ -169,8 +168,8 @@ class _Unpickler(pickle._Unpickler):
             set_state(built, state)
         elif type(built) in (np.ndarray, np.matrix) and is_array_state(state):
             built.__setstate__(state)
-        elif isinstance(built, np.dtype) and type(state) is tuple and state[1:5] in NATIVE_DTYPE:
-            pass  # in the machine's byte order already
+        elif isinstance(built, np.dtype) and is_dtype_state(state):
+            pass  # it has this state
         elif type(built) is OrderedDict and type(state) is dict and set(state) == {"_metadata"}:
             vars(built).update(state)  # a state_dict's
         else:

@@ -54,6 +54,18 @@ def lrurec(config):
     }
 
 
+def mamba(config):
+    return {name: config[name] for name in ("d_state", "d_conv", "expand")}
+
+
+def mamba4rec(config):
+    return {**mamba(config), "n_layers": config["num_layers"], "layer_norm_eps": config["layer_norm_eps"]}
+
+
+def sigma(config):
+    return {**mamba4rec(config), "flip_prefix": config["flip_prefix"]}
+
+
 SETTINGS = {
     "GLINTRU": glintru,
     "SMLP4Rec": smlp4rec,
@@ -61,6 +73,9 @@ SETTINGS = {
     "FMLPRec": fmlprec,
     "LinRec": linrec,
     "LRURec": lrurec,
+    "Mamba4Rec": mamba4rec,
+    "RecMamba": mamba,
+    "SIGMA": sigma,
 }
 
 # Settings that turn the default semantics into the published code's.
@@ -69,7 +84,9 @@ PUBLISHED = {
     "LinRec": {"mask_padding": False},
     "SMLP4Rec": {"mask_padding": False},
     "MLP4Rec": {"mask_padding": False},
+    "RecMamba": {"left_padding": True},
+    "SIGMA": {"semantics": "published"},
 }
 
 # The `loss_type` that is the authors' own objective, `loss_official`, where that is neither CE nor BPR.
-OFFICIAL_LOSS = {"LRURec": "CE_all", "FMLPRec": "BCE"}
+OFFICIAL_LOSS = {"LRURec": "CE_all", "FMLPRec": "BCE", "RecMamba": "BCE"}

@@ -130,7 +130,9 @@ def test_mixed_precision(name, loss_type):
     """bfloat16 autocast trains without NaN and stays near float32: bfloat16 has three digits."""
     settings = all_dropouts_off(model_settings(name))
     model, rows = build(name, loss_type=loss_type, **settings), batch()
+    torch.manual_seed(0)  # SSEPT draws ids
     exact = model.calculate_loss(rows).item()
+    torch.manual_seed(0)
     optimiser = torch.optim.Adam(model.parameters(), lr=0.01)
     for step in range(5):
         optimiser.zero_grad()

@@ -1,7 +1,6 @@
 """The linear recurrent unit (arXiv:2303.06349), the sequence mixer of LRURec."""
 
 import math
-from typing import Tuple
 
 import torch
 import torch.nn.functional as F

@@ -1,5 +1,6 @@
 """Learned embeddings of the positions of a history."""
 
+import torch
 from torch import Tensor, nn
 
 
@@ -24,4 +25,4 @@ class PositionEmbedding(nn.Embedding):
             raise ValueError(
                 f"histories of {length} positions: the model was built for MAX_ITEM_LIST_LENGTH={self.num_embeddings}."
             )
-        return self.weight[:length]
+        return super().forward(torch.arange(length, device=self.weight.device))

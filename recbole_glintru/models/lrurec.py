@@ -56,7 +56,8 @@ class LRURec(NextItemRecommender):
       predict its next item.
     * Complex layers are kept as real ones of twice the width: they train in mixed precision and cast to float64.
     * In the last block only the last position is computed, which needs no recurrence. Nothing changes by it.
-    * The optimiser is RecBole's: the authors' AdamW, without decay on biases and LayerNorms, is not offered there.
+    * RecBole chooses the optimiser. `learner: adamw`, `weight_decay: 0.01` and `clip_grad_norm: {max_norm: 5.0}` come
+      near the authors', which spare biases and LayerNorms the decay.
 
     Settings: see `properties/model/LRURec.yaml`.
     """
@@ -84,11 +85,12 @@ class LRURec(NextItemRecommender):
         self.item_bias = nn.Parameter(torch.empty(self.n_items))
         self._initialise(settings.number(config, "initializer_range"))
 
+    @torch.no_grad()
     def _initialise(self, std: float) -> None:
         """Truncated normal, weights and biases alike; LayerNorms and decays have their own."""
         layers = [module for module in self.modules() if isinstance(module, (nn.Linear, nn.Embedding))]
         for parameter in [self.item_bias, *(p for layer in layers for p in layer.parameters())]:
-            nn.init.trunc_normal_(parameter, std=std, a=-2 * std, b=2 * std)
+            nn.init.trunc_normal_(parameter, a=-2, b=2).mul_(std)
 
     @staticmethod
     def convert_published(name: str, tensor: Tensor) -> Tensor:

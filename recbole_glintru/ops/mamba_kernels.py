@@ -7,7 +7,7 @@ gradients, and a build that disagrees is not used.
 
 import functools
 import warnings
-from typing import Callable, Dict, Optional
+from typing import Callable, Optional
 
 import torch
 import torch.nn.functional as F

@@ -13,7 +13,7 @@ sums over n and d are matrix products, and powers of two stand in for the expone
 """
 
 import math
-from typing import List, NamedTuple, Optional, Tuple, Union
+from typing import NamedTuple, Optional, Union
 
 import torch
 from torch import Tensor

@@ -12,7 +12,7 @@ that recomputes (`recomputed_scan`); `mamba_ssm`, the CUDA kernels of that packa
 if they are installed and agree with the reference there, and `torch` otherwise.
 """
 
-from typing import Optional, Tuple, Union
+from typing import Optional, Union
 
 import torch
 import torch.nn.functional as F

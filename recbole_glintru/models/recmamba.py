@@ -1,0 +1,109 @@
+"""RecMamba: one Mamba block over the items of a life-long history."""
+
+import torch
+import torch.nn.functional as F
+from recbole.utils import InputType
+from torch import Tensor, nn
+
+from recbole_glintru import settings
+from recbole_glintru.models.base import NextItemRecommender
+from recbole_glintru.models.mamba4rec import MAMBA_INITS, make_mamba
+from recbole_glintru.ops.alignment import align_right, widen
+from recbole_glintru.ops.precision import at_least_float32
+
+
+class RecMamba(NextItemRecommender):
+    """Uncovering Selective State Space Model's Capabilities in Lifelong Sequential Recommendation (arXiv:2403.16371).
+
+    Items and positions into one Mamba block, and nothing else: no LayerNorm, no residual, no feed-forward network.
+
+    What differs from the published code, and why:
+
+    * Padding is behind the history in place of before it, where its embedding would run through every state. So
+      a state depends on the history alone, and short histories cost little. `left_padding: True` gives the
+      published numbers.
+    * Positions are counted from the end (`position_from_end`), which gives an item the published code's position.
+      Counted from the start, the oldest item of every history has the first position.
+    * The loss is RecBole's softmax over all items (`CE`) unless `loss_type` says `BCE`, which is the authors' binary
+      cross-entropy with one sampled negative, at the target alone: RecBole trains on every prefix of a history, so
+      that each item is a target once. The authors sum over all positions of a history in one pass, with a negative at
+      each (`all_positions_loss`); a pair then weighs by its share of the batch.
+    * `hidden_size` is free; it was 64.
+    * `mamba_init: upstream` leaves the block as Mamba's authors initialise it. The published code overwrites its decay
+      rates too: all are about 1 in place of 1 to N.
+
+    Settings: see `properties/model/RecMamba.yaml`.
+    """
+
+    losses = {**NextItemRecommender.losses, "BCE": InputType.PAIRWISE}
+    published_names = (
+        (r"^item_emb\.", "item_embedding."),
+        (r"^pos_emb\.", "position_embedding."),
+        (r"^mamba1\.", "mamba."),
+    )
+
+    def __init__(self, config, dataset):
+        super().__init__(config, dataset)
+        self.left_padding = settings.switch(config, "left_padding")
+        self.position_from_end = settings.switch(config, "position_from_end")
+        self.length_invariant = not self.left_padding
+        self.length = settings.integer(config, "MAX_ITEM_LIST_LENGTH")
+        self.position_embedding = nn.Embedding(self.length, self.hidden_size)
+        self.dropout = nn.Dropout(settings.probability(config, "hidden_dropout_prob"))
+        self.mamba = make_mamba(config)
+        keep_mamba = settings.choice(config, "mamba_init", MAMBA_INITS) == "upstream"
+        for name, parameter in self.named_parameters():
+            if parameter.dim() >= 2 and not (keep_mamba and name.startswith("mamba.")):
+                nn.init.xavier_normal_(parameter)
+
+    def encode(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
+        """The state at the last item: `[B, L] int64`, `[B] int64` -> `[B, d]`.
+
+        Raises:
+            ValueError: L is greater than `MAX_ITEM_LIST_LENGTH`.
+        """
+        x, lengths = self._embed(item_seq, item_seq_len)
+        return self.mamba.at_last(x, lengths - 1)
+
+    def encode_all(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
+        """The states at every position: `[B, L] int64`, `[B] int64` -> `[B, L, d]`.
+
+        The states of padding mean nothing; with `left_padding` there are `MAX_ITEM_LIST_LENGTH` positions and padding
+        stands first.
+        """
+        return self.mamba(*self._embed(item_seq, item_seq_len))
+
+    def _embed(self, item_seq, item_seq_len):
+        """The inputs of Mamba `[B, L, d]` and how many of a row's positions it has to see `[B]`."""
+        padded = widen(item_seq, self.length)
+        if self.left_padding:
+            item_seq, item_seq_len = align_right(padded, item_seq_len), torch.full_like(item_seq_len, self.length)
+        positions = torch.arange(item_seq.shape[1], device=item_seq.device).unsqueeze(0)
+        if self.position_from_end:
+            positions = (positions + self.length - item_seq_len.unsqueeze(1)).clamp(max=self.length - 1)
+        x = self.item_embedding(item_seq) * self.hidden_size**0.5 + self.position_embedding(positions)
+        return self.dropout(x), item_seq_len
+
+    def calculate_loss(self, interaction) -> Tensor:
+        """The training loss of a batch, a scalar; BCE is binary cross-entropy of the target and of one negative."""
+        if self.loss_type != "BCE":
+            return super().calculate_loss(interaction)
+        state = self(*self.history(interaction))
+        target = at_least_float32(self.score_items(state, interaction[self.POS_ITEM_ID]))
+        negative = at_least_float32(self.score_items(state, interaction[self.NEG_ITEM_ID]))
+        return (F.softplus(-target) + F.softplus(negative)).mean()
+
+    def all_positions_loss(self, states: Tensor, targets: Tensor, negatives: Tensor) -> Tensor:
+        """The authors' own objective: binary cross-entropy at every position that has a target.
+
+        Args:
+            states: `[B, L, d]`, of `encode_all`.
+            targets, negatives: `[B, L] int64`, laid out like the states: the next item and a sampled one, 0 for none.
+
+        Returns:
+            A scalar.
+        """
+        states, targets, negatives = (tensor[targets > 0] for tensor in (states, targets, negatives))
+        target = at_least_float32(self.score_items(states, targets))
+        negative = at_least_float32(self.score_items(states, negatives))
+        return F.softplus(-target).mean() + F.softplus(negative).mean()

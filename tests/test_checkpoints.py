@@ -1,0 +1,533 @@
+"""Checkpoints of RecBole load as they were saved, and a file that holds anything else runs nothing."""
+
+import contextlib
+import io
+import os
+import pickle
+import sys
+import tarfile
+import zipfile
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import recbole
+import torch
+from conftest import TINY
+from recbole.config import Config
+from recbole.data import create_dataset, data_preparation
+from recbole.model.abstract_recommender import SequentialRecommender
+from recbole.utils import FeatureType, InputType, get_model, get_trainer
+from scipy import sparse
+from torch import nn
+
+from recbole_glintru import checkpoints
+from recbole_glintru.checkpoints import TRUST, UntrustedCheckpoint
+
+
+def save(path, content, **options):
+    torch.save(content, path, pickle_protocol=4, **options)
+    return path
+
+
+def load(path, **options):
+    return checkpoints.load(torch.load, path, **options)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "checkpoint.pth"
+
+
+# ------------------------------------------------------------------------------------- what RecBole saves loads equal
+
+
+@pytest.fixture(scope="module", params=["SASRec", "SASRecF"])
+def saved(request, tmp_path_factory):
+    """A model of RecBole on the data set of its wheel, and the checkpoint that its trainer saves."""
+    folder = tmp_path_factory.mktemp(request.param)
+    settings = {
+        **TINY,
+        "data_path": str(Path(recbole.__file__).parent / "dataset_example"),
+        "checkpoint_dir": str(folder),
+        "use_gpu": False,
+        "train_neg_sample_args": None,
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["saved"])
+        config = Config(model=request.param, dataset="ml-100k", config_dict=settings)
+    train_data, _, _ = data_preparation(config, create_dataset(config))
+    model = get_model(config["model"])(config, train_data._dataset)
+    trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
+    trainer._save_checkpoint(3, verbose=False)
+    return config, model, trainer
+
+
+def assert_same_tensors(actual, expected):
+    assert list(actual) == list(expected)
+    for name, value in expected.items():
+        assert actual[name].dtype == value.dtype and torch.equal(actual[name], value), name
+
+
+def test_a_checkpoint_loads_equal(saved):
+    config, model, trainer = saved
+    checkpoint = load(trainer.saved_model_file, map_location="cpu")
+    assert checkpoint["config"].final_config_dict == config.final_config_dict
+    assert checkpoint["config"].model_class is type(model)
+    assert checkpoint["epoch"] == 3
+    assert_same_tensors(checkpoint["state_dict"], model.state_dict())
+    assert checkpoint["state_dict"]._metadata == model.state_dict()._metadata
+    assert checkpoint["optimizer"] == trainer.optimizer.state_dict()
+    assert checkpoint["other_parameter"].keys() == model.other_parameter().keys()
+
+
+def test_a_trainer_resumes_from_it(saved):
+    _, model, trainer = saved
+    expected = {name: value.clone() for name, value in model.state_dict().items()}
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    before = dict(model.other_parameter())
+    trainer.resume_checkpoint(trainer.saved_model_file)
+    assert_same_tensors(model.state_dict(), expected)
+    for name, layer in model.other_parameter().items():  # SASRecF's layer: a new one, with its data set
+        assert layer is not before[name]
+        assert_same_tensors(layer.dataset.inter_feat.interaction, before[name].dataset.inter_feat.interaction)
+        for field, tokens in before[name].dataset.field2id_token.items():
+            assert np.array_equal(layer.dataset.field2id_token[field], tokens)
+
+
+CONTENTS = {
+    "scalars": {"best_valid_score": np.float64(0.25), "epoch": np.int64(3), "field": np.str_("item_id")},
+    "arrays": [np.arange(6.0).reshape(2, 3), np.array(["[PAD]", "a"]), np.array([True]), np.asfortranarray(np.eye(3))],
+    "objects": np.array([[1, 2], None, "three"], dtype=object),
+    "matrix": np.matrix([[1.0, 2.0]]),
+    "enums": [InputType.PAIRWISE, FeatureType.TOKEN_SEQ],
+    "settings": {"metrics": {"ndcg"}, "path": Path("folder/data"), "device": torch.device("cpu"), "type": torch.int64},
+    "tensors": {
+        "a": torch.arange(4),
+        "b": torch.ones(2, 3).t(),
+        "c": nn.Parameter(torch.zeros(2)),
+        "d": torch.Size([2]),
+    },
+    "ripple_set": defaultdict(list, {1: [torch.ones(2)]}),
+    "bytes": b"\x00\xff",
+}
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+@pytest.mark.parametrize("name", CONTENTS)
+def test_values_load_equal(path, name, protocol, zipped):
+    torch.save(CONTENTS[name], path, pickle_protocol=protocol, _use_new_zipfile_serialization=zipped)
+    assert described(load(path)) == described(CONTENTS[name])
+
+
+def described(value):
+    """A value as something that `==` compares, with the type of each part."""
+    if isinstance(value, dict):
+        return type(value), [(described(key), described(part)) for key, part in value.items()]
+    if isinstance(value, (list, set)):
+        return type(value), [described(part) for part in value]
+    if isinstance(value, np.ndarray):
+        return type(value), value.dtype, value.flags.f_contiguous, described(value.tolist())
+    if isinstance(value, torch.Tensor):
+        return type(value), value.dtype, value.stride(), value.requires_grad, value.tolist()
+    return type(value), value
+
+
+@pytest.mark.parametrize("kind", [sparse.csr_matrix, sparse.csc_matrix, sparse.lil_matrix, sparse.csr_array])
+def test_scipy_matrices_load_equal(path, kind):
+    """ItemKNN, EASE and SLIMElastic keep such."""
+    matrix = kind(np.array([[0.0, 2.0, 0.0], [3.0, 0.0, 0.5]], dtype=np.float32))
+    loaded = load(save(path, matrix))
+    assert type(loaded) is kind and loaded.dtype == matrix.dtype
+    assert np.array_equal(loaded.toarray(), matrix.toarray())
+
+
+def test_layers_load_equal(path):
+    layers = nn.ModuleList([nn.Sequential(nn.Linear(2, 3), nn.LayerNorm(3)), nn.GRU(3, 4), nn.Embedding(5, 3)])
+    loaded = load(save(path, {"other_parameter": layers}))["other_parameter"]
+    assert repr(loaded) == repr(layers)
+    assert_same_tensors(loaded.state_dict(), layers.state_dict())
+    x = torch.randn(6, 2)
+    assert torch.equal(loaded[1](loaded[0](x))[0], layers[1](layers[0](x))[0])
+
+
+class OwnModel(SequentialRecommender):
+    """A model that a user has written in a module of their own."""
+
+
+def test_an_imported_model_loads(path):
+    assert load(save(path, OwnModel)) is OwnModel
+
+
+def test_a_model_of_a_plugin_loads_in_a_process_that_has_not_imported_it(path, monkeypatch):
+    GLINTRU = get_model("GLINTRU")
+    save(path, GLINTRU)
+    monkeypatch.delitem(sys.modules, GLINTRU.__module__)
+    assert load(path).__name__ == "GLINTRU"
+
+
+def test_files_and_buffers(path):
+    content = save(path, {"a": torch.ones(2)}).read_bytes()
+    assert torch.equal(load(io.BytesIO(content))["a"], torch.ones(2))
+    with path.open("rb") as file:
+        assert torch.equal(checkpoints.load(torch.load, f=file)["a"], torch.ones(2))
+    assert load(str(path), map_location="meta")["a"].device.type == "meta"
+
+
+# ------------------------------------------------------------------ pickles, put together from opcodes (`bytes`)
+
+
+def encode(value):
+    """The opcodes of a value; those of its parts may be given as they are."""
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, tuple):
+        return pickle.MARK + b"".join(map(encode, value)) + pickle.TUPLE
+    if isinstance(value, dict):
+        pairs = (encode(key) + encode(part) + pickle.SETITEM for key, part in value.items())
+        return pickle.EMPTY_DICT + b"".join(pairs)
+    return pickle.dumps(value, protocol=2)[2:-1]  # without PROTO and STOP
+
+
+def name(module, name):
+    return encode(module) + encode(name) + pickle.STACK_GLOBAL
+
+
+def call(function, *arguments):
+    return function + encode(arguments) + pickle.REDUCE
+
+
+def new(kind, *arguments):
+    return kind + encode(arguments) + pickle.NEWOBJ
+
+
+def build(made, state):
+    return made + encode(state) + pickle.BUILD
+
+
+def save_opcodes(path, content, zipped=True, **records):
+    """A file as `torch.save` writes it, around opcodes."""
+    content = pickle.PROTO + b"\x04" + encode(content) + pickle.STOP
+    if zipped:
+        with zipfile.ZipFile(path, "w") as archive:
+            for record, data in {"data.pkl": content, "version": b"3\n", "byteorder": b"little", **records}.items():
+                archive.writestr(f"archive/{record}", data)
+    else:
+        start = [torch.serialization.MAGIC_NUMBER, torch.serialization.PROTOCOL_VERSION, {}]
+        path.write_bytes(b"".join(map(pickle.dumps, start)) + content + pickle.dumps([]))
+    return path
+
+
+CONFIG = name("recbole.config.configurator", "Config")
+SASREC = name("recbole.model.sequential_recommender.sasrec", "SASRec")
+IDENTITY = name("torch.nn.modules.linear", "Identity")
+LAYERS = name("torch.nn.modules.container", "ModuleList")
+MKDIR = name(os.mkdir.__module__, "mkdir")
+
+
+def test_opcodes_of_a_checkpoint_load(path):
+    """The helpers above write what loads where nothing is wrong with it."""
+    layer = build(new(IDENTITY), {"training": False, "_modules": {}, "_forward_hooks": {}})
+    loaded = load(save_opcodes(path, {"config": build(new(CONFIG), {"final_config_dict": {"a": 1}}), "layer": layer}))
+    assert loaded["config"]["a"] == 1 and isinstance(loaded["layer"], nn.Identity) and not loaded["layer"].training
+
+
+# -------------------------------------------------------------------------------------- what is refused, and not run
+
+
+def refuse(path, what):
+    """Loading is refused with one message: what was refused, in which file, and both ways to load it anyway."""
+    with pytest.raises(UntrustedCheckpoint) as error:
+        load(path)
+    message = str(error.value)
+    assert f"it holds {what}, which" in message
+    assert str(path) in message and "checkpoints.trust()" in message and f"{TRUST}=1" in message
+
+
+@pytest.fixture
+def marker(tmp_path):
+    """The folder that the attacks make."""
+    return tmp_path / "marker"
+
+
+def code(marker):
+    return f"__import__('os').mkdir({str(marker)!r})"
+
+
+def checkpoint_inside(marker):
+    path = save_opcodes(marker.parent / "inside.pth", call(MKDIR, str(marker)))
+    return encode(path.read_bytes().decode("latin1")), encode("latin1")
+
+
+# name -> (what a file holds that would make the folder, what is refused of it)
+ATTACKS = {
+    "os.system": (
+        lambda marker: call(name(os.system.__module__, "system"), f"mkdir {marker}"),
+        f"{os.system.__module__}.system",
+    ),
+    "eval": (lambda marker: call(name("builtins", "eval"), code(marker)), "builtins.eval"),
+    "exec": (lambda marker: call(name("builtins", "exec"), code(marker)), "builtins.exec"),
+    "Config": (  # evaluates its settings
+        lambda marker: call(CONFIG, "SASRec", "ml-100k", None, {"x": code(marker)}),
+        "a call of recbole.config.configurator.Config",
+    ),
+    "torch.load": (
+        lambda marker: call(
+            name("torch.storage", "_load_from_bytes"), call(name("_codecs", "encode"), *checkpoint_inside(marker))
+        ),
+        "torch.storage._load_from_bytes",
+    ),
+    "GraphModule": (
+        lambda marker: call(
+            name("torch.fx.graph_module", "reduce_graph_module"), {"_code": "forward = 1"}, code(marker) + "\n"
+        ),
+        "torch.fx.graph_module.reduce_graph_module",
+    ),
+    "tensor subclass": (
+        lambda marker: call(name("torch._tensor", "_rebuild_from_type_v2"), MKDIR, None, (str(marker),), None),
+        "torch._tensor._rebuild_from_type_v2",
+    ),
+    "dotted name": (
+        lambda marker: call(name("torch.nn.modules.module", "torch.os.mkdir"), str(marker)),
+        "torch.nn.modules.module.torch.os.mkdir",
+    ),
+    "dotted name in RecBole": (
+        lambda marker: call(name("recbole.data.utils", "os.mkdir"), str(marker)),
+        "recbole.data.utils.os.mkdir",
+    ),
+    "old class": (
+        lambda marker: pickle.MARK + encode(str(marker)) + pickle.INST + b"os\nmkdir\n",
+        "an opcode that PyTorch does not write",
+    ),
+}
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_code_is_refused_and_not_run(path, marker, attack, zipped):
+    content, refused = ATTACKS[attack]
+    save_opcodes(path, {"state_dict": {}, "other_parameter": content(marker)}, zipped)
+    refuse(path, refused)
+    assert not marker.exists()
+    with checkpoints.trust(), contextlib.suppress(Exception):
+        load(path)
+    assert marker.exists()  # it was an attack
+
+
+def test_no_module_is_imported_for_a_file(path, marker, tmp_path, monkeypatch):
+    (tmp_path / "has_side_effects.py").write_text(f"{code(marker)}\nclass Model: pass\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    save_opcodes(path, name("has_side_effects", "Model"))
+    refuse(path, "has_side_effects.Model")
+    assert not marker.exists() and "has_side_effects" not in sys.modules
+    with checkpoints.trust():
+        load(path)
+    assert marker.exists()
+    del sys.modules["has_side_effects"]
+
+
+@pytest.mark.parametrize(
+    "module, attribute",
+    [
+        ("builtins", "globals"),
+        ("copyreg", "_reconstructor"),
+        ("fractions", "Fraction"),
+        ("recbole.data.dataset.dataset", "Counter"),
+        ("recbole.data.utils", "pickle"),
+        ("recbole.model.sequential_recommender.sasrec", "TransformerEncoder"),  # of another module
+        ("recbole.trainer.trainer", "Trainer"),
+        ("recbole.model.", "layers"),
+        ("test_checkpoints", "Path"),
+        ("torch.jit._script", "ScriptModule"),
+        ("torch.nn", "Linear"),
+        ("torch.nn", "modules"),
+        ("torch.nn.modules.module", "register_module_forward_hook"),
+    ],
+)
+def test_other_names_are_refused(path, module, attribute):
+    refuse(save_opcodes(path, name(module, attribute)), f"{module}.{attribute}")
+
+
+SHARED = pickle.BINPUT + b"\x00", pickle.BINGET + b"\x00"  # remember what is on top of the stack; get it back
+F8 = call(name("numpy", "dtype"), "f8")
+F8_CLASS = f"{type(np.dtype('f8')).__module__}.{type(np.dtype('f8')).__qualname__}"
+ARRAY = call(name("numpy._core.multiarray", "_reconstruct"), name("numpy", "ndarray"), (0,), encode(None))
+OPCODES = {
+    # REDUCE
+    "getattr of a class": (call(name("builtins", "getattr"), SASREC, "forward"), "a call of builtins.getattr"),
+    "getattr of an object": (call(name("builtins", "getattr"), new(CONFIG), "a"), "a call of builtins.getattr"),
+    "a model": (call(SASREC), "a call of recbole.model.sequential_recommender.sasrec.SASRec"),
+    "a layer": (call(new(IDENTITY), 1), "a call of an object of torch.nn.modules.linear.Identity"),
+    "a parameter of no tensor": (
+        call(name("torch._utils", "_rebuild_parameter"), new(CONFIG), True, {}),
+        "a call of torch._utils._rebuild_parameter",
+    ),
+    "a tensor of no storage": (
+        call(name("torch._utils", "_rebuild_tensor_v2"), new(CONFIG), 0, (1,), (1,), False, {}),
+        "a call of torch._utils._rebuild_tensor_v2",
+    ),
+    "a structured type": (call(name("numpy", "dtype"), "i8,O"), "a call of numpy.dtype"),
+    # NEWOBJ
+    "an enum": (new(name("recbole.utils.enum_type", "InputType")), "a new recbole.utils.enum_type.InputType"),
+    "a model with arguments": (new(SASREC, 1), "a new recbole.model.sequential_recommender.sasrec.SASRec"),
+    "an array": (new(name("numpy", "ndarray"), (1,)), "a new numpy.ndarray"),
+    "an object of an object": (new(new(CONFIG)), "a new an object of recbole.config.configurator.Config"),
+    # BUILD
+    "attributes of a class": (
+        build(SASREC, (None, {"a": 1})),
+        "attributes for recbole.model.sequential_recommender.sasrec.SASRec",
+    ),
+    "attributes of a function": (build(name("torch", "device"), {"call": 1}), "attributes for torch.device"),
+    "attributes of a logger": (
+        build(call(name("logging", "getLogger")), {"a": 1}),
+        "attributes for an object of logging.RootLogger",
+    ),
+    "a method": (build(new(IDENTITY), {"forward": 1}), "attributes for an object of torch.nn.modules.linear.Identity"),
+    "a special attribute": (
+        build(new(CONFIG), {"__setstate__": 1}),
+        "attributes for an object of recbole.config.configurator.Config",
+    ),
+    "a method of a dictionary": (
+        build(call(name("collections", "OrderedDict")), {"items": 1}),
+        "attributes for an object of collections.OrderedDict",
+    ),
+    "fields of a type": (
+        build(F8, (3, "|", None, ("a",), {"a": (F8, 0)}, 8, 8, 0)),
+        f"attributes for an object of {F8_CLASS}",
+    ),
+    "an array with too few objects": (
+        build(ARRAY, (1, (2,), call(name("numpy", "dtype"), "O"), False, encode([None]))),
+        "attributes for an object of numpy.ndarray",
+    ),
+    # what PyTorch would call later
+    "a hook": (
+        # the hooks are empty until the layer has them, and are filled afterwards
+        build(new(IDENTITY), {"_forward_hooks": pickle.EMPTY_DICT + SHARED[0]})
+        + SHARED[1]
+        + encode(0)
+        + IDENTITY
+        + pickle.SETITEM
+        + pickle.POP,
+        "torch.nn.modules.linear.Identity._forward_hooks",
+    ),
+    "a compiled layer": (
+        build(new(IDENTITY), {"_compiled_call_impl": IDENTITY}),
+        "torch.nn.modules.linear.Identity._compiled_call_impl",
+    ),
+    # opcodes that call methods
+    "append": (
+        build(new(CONFIG), {"final_config_dict": {"append": IDENTITY}}) + encode(1) + pickle.APPEND,
+        "items for an object of recbole.config.configurator.Config",
+    ),
+    "extend": (
+        new(LAYERS) + pickle.MARK + encode(1) + pickle.APPENDS,
+        "items for an object of torch.nn.modules.container.ModuleList",
+    ),
+    "add": (
+        build(new(CONFIG), {"final_config_dict": {"add": IDENTITY}}) + pickle.MARK + encode(1) + pickle.ADDITEMS,
+        "items for an object of recbole.config.configurator.Config",
+    ),
+    "set item": (
+        build(new(CONFIG), {"final_config_dict": {}}) + encode("a") + encode(1) + pickle.SETITEM,
+        "items for an object of recbole.config.configurator.Config",
+    ),
+    # opcodes that no checkpoint has
+    "keyword arguments": (
+        SASREC + encode(()) + encode({}) + pickle.NEWOBJ_EX,
+        "an opcode that PyTorch does not write",
+    ),
+    "an old object": (pickle.MARK + SASREC + pickle.OBJ, "an opcode that PyTorch does not write"),
+    "an extension": (pickle.EXT1 + b"\x01", "an opcode that PyTorch does not write"),
+    "a persistent name": (pickle.PERSID + b"storage\n", "an opcode that PyTorch does not write"),
+    "a persistent class": (
+        encode(("module", SASREC, "file", "source", 1)) + pickle.BINPERSID,
+        "a reference to something other than a tensor's numbers",
+    ),
+    "a storage that is told where by an object": (
+        encode(("storage", name("torch", "FloatStorage"), "0", new(CONFIG), 1)) + pickle.BINPERSID,
+        "a reference to something other than a tensor's numbers",
+    ),
+}
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+@pytest.mark.parametrize("attack", OPCODES)
+def test_opcodes_are_restricted(path, attack, zipped):
+    content, refused = OPCODES[attack]
+    refuse(save_opcodes(path, content, zipped), refused)
+
+
+def test_hooks_of_tensors_are_left_out(path):
+    weight = torch.ones(2, requires_grad=True)
+    weight._backward_hooks = {0: nn.Identity}
+    assert not load(save(path, weight))._backward_hooks
+
+
+def test_a_matrix_with_an_index_outside_is_an_error(path):
+    matrix = sparse.csr_matrix(np.eye(3))
+    matrix.indices[1] = 1000
+    with pytest.raises(ValueError, match="indices"):
+        load(save(path, matrix))
+
+
+def test_a_model_that_is_not_imported_is_refused_with_the_way_out(path):
+    with pytest.raises(UntrustedCheckpoint, match="accepted once its module has been imported"):
+        load(save_opcodes(path, name("my_models", "Mine")))
+
+
+def test_torchscript_is_refused(path):
+    torch.jit.save(torch.jit.script(nn.Linear(2, 2)), str(path))
+    refuse(path, "a TorchScript program")
+    refuse(save_opcodes(path, {}, **{"constants.pkl": b""}), "a TorchScript program")
+
+
+def test_a_tar_archive_is_refused(path):
+    with tarfile.open(path, "w") as archive:
+        archive.addfile(tarfile.TarInfo("storages"))
+    refuse(path, "a tar archive")
+
+
+# ------------------------------------------------------------------------------------------------------------- trust
+
+
+@pytest.fixture
+def foreign(path, marker):
+    """A file that makes the folder."""
+    return save_opcodes(path, call(MKDIR, str(marker)))
+
+
+def test_trust_lasts_for_its_block(foreign, marker):
+    with checkpoints.trust():
+        with checkpoints.trust():
+            pass
+        load(foreign)
+    marker.rmdir()
+    refuse(foreign, f"{os.mkdir.__module__}.mkdir")
+    with contextlib.suppress(ZeroDivisionError), checkpoints.trust():
+        1 / 0  # noqa: B018
+    refuse(foreign, f"{os.mkdir.__module__}.mkdir")
+    assert not marker.exists()
+
+
+def test_trust_by_the_environment(foreign, marker, monkeypatch):
+    monkeypatch.setenv(TRUST, "0")
+    refuse(foreign, f"{os.mkdir.__module__}.mkdir")
+    monkeypatch.setenv(TRUST, "1")
+    load(foreign)
+    assert marker.exists()
+
+
+def test_recbole_reads_through_it(foreign, marker):
+    """`torch.load`, called by a module of RecBole."""
+    scope = {"__name__": "recbole.trainer.trainer", "torch": torch}
+    exec("def resume(file):\n    return torch.load(file, map_location='cpu')", scope)
+    with pytest.raises(UntrustedCheckpoint):
+        scope["resume"](foreign)
+    assert not marker.exists()
+    with checkpoints.trust():
+        scope["resume"](foreign)
+    assert marker.exists()
