@@ -21,9 +21,7 @@ import yaml
 from recbole_glintru import launcher_help, plugin, protocol
 
 MODEL, DATASET = "GLINTRU", "ml-100k"  # unless the user names others
-USAGE = (
-    "run_recbole.py [--model=MODEL] [--dataset=DATASET] [--config_files='A.yaml B.yaml'] [--key=value ...]"
-)
+USAGE = "run_recbole.py [--model=MODEL] [--dataset=DATASET] [--config_files='A.yaml B.yaml'] [--key=value ...]"
 
 
 class UserError(Exception):
@@ -130,9 +128,7 @@ def help_text(options: argparse.Namespace) -> str:
     if options.model is None:
         return launcher_help.command_help(USAGE, MODEL, DATASET)
     with _user_errors(ValueError):
-        return launcher_help.model_help(
-            options.model, protocol.choose(options.protocol, options.dataset or "")
-        )
+        return launcher_help.model_help(options.model, protocol.choose(options.protocol, options.dataset or ""))
 
 
 # --------------------------------------------------------------------------------------------------- the run
@@ -156,9 +152,7 @@ def run(options: argparse.Namespace, settings: dict[str, str]) -> Optional[dict[
     else:
         print(f"Protocol: {protocol.files()[applied]} (--protocol=none leaves it out)", file=sys.stderr)
 
-    arguments = [
-        f"--{key}={value}" for key, value in {"model": model, "dataset": dataset, **settings}.items()
-    ]
+    arguments = [f"--{key}={value}" for key, value in {"model": model, "dataset": dataset, **settings}.items()]
     with protocol.as_config_files(applied, model) as protocol_files, _command_line(arguments):
         files = protocol_files + files
         find_data(_config(model, dataset, files))
@@ -224,9 +218,7 @@ def find_data(config) -> None:
     from recbole.utils import ModelType
 
     name, folder, parts = config["dataset"], Path(config["data_path"]), config["benchmark_filename"]
-    files = (
-        [folder / f"{name}.inter"] if parts is None else [folder / f"{name}.{part}.inter" for part in parts]
-    )
+    files = [folder / f"{name}.inter"] if parts is None else [folder / f"{name}.{part}.inter" for part in parts]
     saved = config["dataset_save_path"] or any(Path(config["checkpoint_dir"]).glob(f"{name}-*Dataset.pth"))
     if saved or all(file.is_file() for file in files):
         return
@@ -247,9 +239,7 @@ def find_data(config) -> None:
         RuntimeError,
     ) as error:  # RuntimeError: RecBole's, of a broken connection
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
-        raise UserError(
-            f"{looked_for}; the download of {addresses[name]} failed: {reason}. {remedy}"
-        ) from None
+        raise UserError(f"{looked_for}; the download of {addresses[name]} failed: {reason}. {remedy}") from None
 
 
 def download(name: str, address: str, folder: Path) -> None:

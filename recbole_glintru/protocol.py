@@ -17,9 +17,7 @@ from recbole_glintru import plugin
 
 def files() -> dict[str, Path]:
     """The data sets that have a protocol, and their files."""
-    return {
-        file.stem: file for file in sorted((plugin.properties("recbole_glintru") / "dataset").glob("*.yaml"))
-    }
+    return {file.stem: file for file in sorted((plugin.properties("recbole_glintru") / "dataset").glob("*.yaml"))}
 
 
 def settings(name: str, model: str) -> dict[str, Any]:

@@ -58,9 +58,7 @@ class ItemFeatures(nn.Module):
             rows = torch.stack([values[field] for field in tokens], dim=1)  # [V, fields]
             self._remember("token_rows", rows + _offsets(sizes))
             self.token_embedding = nn.Embedding(sum(sizes), hidden_size)
-        self.token_seq_embedding = nn.ModuleList(
-            nn.Embedding(dataset.num(f), hidden_size) for f in token_seqs
-        )
+        self.token_seq_embedding = nn.ModuleList(nn.Embedding(dataset.num(f), hidden_size) for f in token_seqs)
         for number, field in enumerate(token_seqs):
             self._remember(f"token_seq_{number}", values[field])
         if numbers:  # RecBole keeps a number as a pair (factor, row): a bucket has factor 1 and its own row
@@ -132,9 +130,7 @@ def _selected(config, dataset) -> dict[FeatureType, list[str]]:
     fields = {kind: [] for kind in _KINDS}
     for name in names:
         if name not in features:
-            raise ValueError(
-                f"selected_features={names!r}: there is no item feature {name!r}. {_there_are(features)}"
-            )
+            raise ValueError(f"selected_features={names!r}: there is no item feature {name!r}. {_there_are(features)}")
         kind = dataset.field2type[name]
         if kind == FeatureType.FLOAT and name not in (config["numerical_features"] or ()):
             raise ValueError(

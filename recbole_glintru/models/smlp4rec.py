@@ -38,11 +38,7 @@ class ParallelMixer(nn.Module):
         """x `[B, L, F, d]`, mask `[B, L, 1] bool` or None -> `[B, L, F, d]`."""
         y = self.norm(x)
         visible = y if mask is None else y * mask.unsqueeze(-1)
-        return (
-            self.feature_mlp(y, FEATURES)
-            + self.sequence_mlp(visible, POSITIONS)
-            + self.channel_mlp(y, CHANNELS)
-        )
+        return self.feature_mlp(y, FEATURES) + self.sequence_mlp(visible, POSITIONS) + self.channel_mlp(y, CHANNELS)
 
     def item_at_last(self, items: Tensor, fields: Tensor, mask: Optional[Tensor], last: Tensor) -> Tensor:
         """The mixer's output for the item id at one position a row: all that is read of the last pass.
@@ -131,14 +127,10 @@ class SMLP4Rec(NextItemRecommender):
             ValueError: L is greater than `MAX_ITEM_LIST_LENGTH`; a smaller L is padded up to it.
         """
         item_seq, last = widen(item_seq, self.length), item_seq_len - 1
-        mask = (
-            histories.valid_positions(item_seq_len, self.length).unsqueeze(-1) if self.mask_padding else None
-        )
+        mask = histories.valid_positions(item_seq_len, self.length).unsqueeze(-1) if self.mask_padding else None
         items = self.item_embedding(item_seq)
         if self.n_layers == 1:  # the features of the last item alone are read
-            fields = self.item_features(
-                histories.at_position(item_seq, last), histories.at_position(items, last)
-            )
+            fields = self.item_features(histories.at_position(item_seq, last), histories.at_position(items, last))
         else:
             x = self.item_features(item_seq, items)
             for _ in range(self.n_layers - 1):

@@ -12,9 +12,7 @@ def widen(item_seq: Tensor, length: int) -> Tensor:
         ValueError: L' is greater than `length`.
     """
     if item_seq.shape[1] > length:
-        raise ValueError(
-            f"Histories of {item_seq.shape[1]} positions: the model has MAX_ITEM_LIST_LENGTH={length}."
-        )
+        raise ValueError(f"Histories of {item_seq.shape[1]} positions: the model has MAX_ITEM_LIST_LENGTH={length}.")
     return F.pad(item_seq, (0, length - item_seq.shape[1]))
 
 

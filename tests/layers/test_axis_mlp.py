@@ -13,9 +13,7 @@ def make(axis, bias):
 def plain(mlp, x, axis):
     """One vector at a time."""
     output = torch.empty_like(x)
-    for index in torch.cartesian_prod(
-        *(torch.arange(n) for i, n in enumerate(x.shape) if i != axis)
-    ).tolist():
+    for index in torch.cartesian_prod(*(torch.arange(n) for i, n in enumerate(x.shape) if i != axis)).tolist():
         place = (*index[:axis], slice(None), *index[axis:])
         inner = torch.nn.functional.gelu(
             mlp.expand.weight @ x[place] + (0 if mlp.expand.bias is None else mlp.expand.bias)
@@ -56,8 +54,7 @@ def test_one_entry_is_that_of_the_whole(axis, one_a_row, bias):
 def test_weights_of_a_convolution_of_kernel_one_are_loaded():
     mlp, source = make(1, True), make(1, True)
     state = {
-        name: tensor.unsqueeze(-1) if tensor.dim() == 2 else tensor
-        for name, tensor in source.state_dict().items()
+        name: tensor.unsqueeze(-1) if tensor.dim() == 2 else tensor for name, tensor in source.state_dict().items()
     }
     mlp.load_state_dict(state)
     x = torch.randn(*SHAPE, dtype=torch.float64)

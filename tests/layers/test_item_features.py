@@ -70,9 +70,7 @@ def test_token_seq_fields_are_pooled(mode):
                 expected = torch.zeros(D)
             else:
                 stacked = torch.stack(vectors)
-                expected = {"mean": stacked.mean(0), "sum": stacked.sum(0), "max": stacked.max(0).values}[
-                    mode
-                ]
+                expected = {"mean": stacked.mean(0), "sum": stacked.sum(0), "max": stacked.max(0).values}[mode]
             torch.testing.assert_close(embed(features, torch.tensor(item))[field], expected)
 
 

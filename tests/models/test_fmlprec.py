@@ -24,9 +24,7 @@ def plain(model, item_seq, item_seq_len):
     for row, length in zip(item_seq, item_seq_len.tolist()):
         left = torch.cat([torch.zeros(model.length - length, dtype=torch.long), row[:length]]).unsqueeze(0)
         mask = (left > 0).unsqueeze(-1) if model.mask_padding else None
-        x = model.input_norm(
-            model.item_embedding(left) + model.position_embedding(torch.arange(model.length))
-        )
+        x = model.input_norm(model.item_embedding(left) + model.position_embedding(torch.arange(model.length)))
         for block in model.blocks:
             x = block(x, mask)
         states.append(x[0, -1])
@@ -42,9 +40,7 @@ def test_the_last_block_computes_what_is_read(n_layers, mask_padding):
     torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-9)
     cotangent = torch.randn_like(actual)
     names, parameters = zip(*model.named_parameters())
-    ours, theirs = (
-        torch.autograd.grad((output * cotangent).sum(), parameters) for output in (actual, expected)
-    )
+    ours, theirs = (torch.autograd.grad((output * cotangent).sum(), parameters) for output in (actual, expected))
     for name, a, b in zip(names, ours, theirs):
         torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-9, msg=lambda m, name=name: f"{name}: {m}")
 
@@ -64,9 +60,7 @@ def test_all_filters_start_alike_and_apart_from_each_other():
     model = make_model("FMLPRec", n_layers=3)
     first, *others = (block.filter.complex_weight for block in model.blocks)
     assert all(torch.equal(first, other) and first is not other for other in others)
-    assert not torch.equal(
-        model.blocks[0].feed_forward.expand.weight, model.blocks[1].feed_forward.expand.weight
-    )
+    assert not torch.equal(model.blocks[0].feed_forward.expand.weight, model.blocks[1].feed_forward.expand.weight)
 
 
 def test_narrower_batches_are_those_of_the_full_length():

@@ -1,4 +1,4 @@
-"""What is special to GLINT-RU; what every model must do is in test_contract.py, the published code in test_golden.py."""
+"""What is special to GLINT-RU; the published code is in test_golden.py, what all models must do in test_contract.py."""
 
 import pytest
 import reference_glintru

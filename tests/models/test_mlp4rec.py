@@ -44,9 +44,7 @@ def test_the_last_pass_computes_what_is_read(n_layers, features, mask_padding):
     torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-9)
     cotangent = torch.randn_like(actual)
     names, parameters = zip(*model.named_parameters())
-    ours, theirs = (
-        torch.autograd.grad((output * cotangent).sum(), parameters) for output in (actual, expected)
-    )
+    ours, theirs = (torch.autograd.grad((output * cotangent).sum(), parameters) for output in (actual, expected))
     for name, a, b in zip(names, ours, theirs):
         torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-9, msg=lambda m, name=name: f"{name}: {m}")
 
@@ -57,9 +55,7 @@ def test_padding_is_not_seen():
     garbage = torch.where(torch.arange(LENGTH) < item_seq_len.unsqueeze(1), item_seq, 7)
     with torch.no_grad():
         model = make()
-        torch.testing.assert_close(
-            model(garbage, item_seq_len), model(item_seq, item_seq_len), rtol=0, atol=1e-12
-        )
+        torch.testing.assert_close(model(garbage, item_seq_len), model(item_seq, item_seq_len), rtol=0, atol=1e-12)
         model.mask_padding = False
         assert (model(garbage, item_seq_len) - model(item_seq, item_seq_len)).abs().max() > 0.01
 

@@ -33,8 +33,7 @@ def assert_same_with_gradients(model, actual, expected, atol=1e-9):
     cotangent = torch.randn_like(actual)
     names, parameters = zip(*model.named_parameters())
     ours, theirs = (
-        torch.autograd.grad((output * cotangent).sum(), parameters, allow_unused=True)
-        for output in (actual, expected)
+        torch.autograd.grad((output * cotangent).sum(), parameters, allow_unused=True) for output in (actual, expected)
     )
     for name, a, b in zip(names, ours, theirs):
         torch.testing.assert_close(a, b, rtol=1e-7, atol=atol, msg=lambda m, name=name: f"{name}: {m}")
@@ -42,9 +41,7 @@ def assert_same_with_gradients(model, actual, expected, atol=1e-9):
 
 def plain(model, item_seq, item_seq_len):
     """Every field at every position in every pass, and one vector a row taken out at the end."""
-    mask = (
-        (torch.arange(model.length) < item_seq_len.unsqueeze(1)).unsqueeze(-1) if model.mask_padding else None
-    )
+    mask = (torch.arange(model.length) < item_seq_len.unsqueeze(1)).unsqueeze(-1) if model.mask_padding else None
     x = model.item_features(item_seq, model.item_embedding(item_seq))
     for _ in range(model.n_layers):
         x = model.mixer(x, mask)
@@ -65,9 +62,7 @@ def test_padding_is_not_seen():
     garbage = torch.where(torch.arange(LENGTH) < item_seq_len.unsqueeze(1), item_seq, 7)
     with torch.no_grad():
         model = make()
-        torch.testing.assert_close(
-            model(garbage, item_seq_len), model(item_seq, item_seq_len), rtol=0, atol=1e-12
-        )
+        torch.testing.assert_close(model(garbage, item_seq_len), model(item_seq, item_seq_len), rtol=0, atol=1e-12)
         model.mask_padding = False
         assert (model(garbage, item_seq_len) - model(item_seq, item_seq_len)).abs().max() > 0.01
 
@@ -82,9 +77,7 @@ def test_the_length_matters_only_through_its_weights():
         expand, reduce = long.mixer.sequence_mlp.expand.weight, long.mixer.sequence_mlp.reduce.weight
         inner = 3 * LENGTH
         expand[:inner, :LENGTH] = short.mixer.sequence_mlp.expand.weight
-        expand[inner:, :LENGTH] = (
-            0  # what the added positions bring in is masked, what they put out is not read
-        )
+        expand[inner:, :LENGTH] = 0  # what the added positions bring in is masked, what they put out is not read
         reduce[:LENGTH, :inner] = short.mixer.sequence_mlp.reduce.weight
         wide = torch.nn.functional.pad(item_seq, (0, 5))
         torch.testing.assert_close(long(wide, item_seq_len), short(item_seq, item_seq_len), rtol=0, atol=1e-9)

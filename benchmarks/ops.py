@@ -1,0 +1,190 @@
+"""Time and peak memory of a training step of the selective scan, and how both grow with the length.
+
+    python benchmarks/ops.py                    # the machine's GPU if there is one, else two CPU threads
+    python benchmarks/ops.py --rows 16 --growth 50 100 200 400
+
+The candidates run in turns in one process (A B C A B C ...) after a warm-up; the table has the median of each and the
+median of the ratios within a turn, with the range. Peak memory is that of a process of its own, above what the inputs
+take: the resident set on a CPU, the allocator's on a GPU.
+
+Candidates: `sliced` is the time loop as the published `selective_scan_ref` writes it, with decays and inputs of all
+steps at once and a slice of them a step; the backward pass of a slice is as large as the whole, so that training is
+quadratic in the length. `reference` and `torch` are the package's, `mamba_ssm` the CUDA kernels where they are usable.
+
+Prediction, before the first run on two cores (L=200, D=256, N=32, float32). Everything is bound by passes over
+[B, D, N] numbers. `torch` makes 4 of them forward and 12 backward at about 7 * 10^9 numbers a second, and two of 2^x
+at 3 * 10^9: 3.0 ns a number, a second for 128 rows. `reference` makes about as many passes again for what autograd
+keeps and adds up, each into memory that has never been touched: three to six times as long. `sliced` adds, for each
+step, passes over all 200: more than ten times as long from 50 steps on.
+"""
+
+import argparse
+import multiprocessing
+import statistics
+import sys
+import time
+
+import torch
+
+from recbole_glintru.ops import mamba_kernels
+from recbole_glintru.ops.selective_scan import selective_scan
+
+
+def sliced(u, delta, A, B, C, delta_softplus):
+    """The published time loop: `[B, D, L, N]` tensors made at once, then sliced."""
+    step = torch.nn.functional.softplus(delta) if delta_softplus else delta
+    decays = torch.exp(torch.einsum("bdl,dn->bdln", step, A))
+    inputs = torch.einsum("bdl,bnl,bdl->bdln", step, B, u)
+    state = decays.new_zeros(decays.shape[0], decays.shape[1], decays.shape[3])
+    outputs = []
+    for t in range(u.shape[-1]):
+        state = decays[:, :, t] * state + inputs[:, :, t]
+        outputs.append(torch.einsum("bdn,bn->bd", state, C[:, :, t]))
+    return torch.stack(outputs, dim=2)
+
+
+def backend(name):
+    return lambda *tensors, **options: selective_scan(*tensors, **options, backend=name)
+
+
+CANDIDATES = {name: backend(name) for name in ("torch", "reference", "mamba_ssm")}
+CANDIDATES["sliced"] = sliced
+
+
+def make_inputs(rows, length, channels, states, device):
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape):
+        # The model's layout: channels innermost, handed over transposed.
+        return torch.randn(*shape, generator=generator).to(device)
+
+    u, delta, B, C = (draw(rows, length, width).transpose(1, 2) for width in (channels, channels, states, states))
+    A = -torch.arange(1.0, states + 1, device=device).repeat(channels, 1)
+    return [tensor.requires_grad_() for tensor in (u, delta, A, B, C)]
+
+
+def training_step(name, inputs):
+    """Seconds of a forward and backward pass."""
+    device = inputs[0].device
+    for tensor in inputs:
+        tensor.grad = None
+    _wait(device)
+    start = time.perf_counter()
+    out = CANDIDATES[name](*inputs, delta_softplus=True)
+    out.backward(torch.ones_like(out))
+    _wait(device)
+    return time.perf_counter() - start
+
+
+def _wait(device):
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def peak_memory(name, shape, device, threads):
+    """MiB that a training step takes above its inputs, in a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_measure_memory, args=(sender, name, shape, str(device), threads))
+    process.start()
+    sender.close()
+    try:
+        return receiver.recv()
+    except EOFError:
+        return float("nan")  # out of memory
+    finally:
+        process.join()
+
+
+def _measure_memory(sender, name, shape, device, threads):
+    torch.set_num_threads(threads)
+    device = torch.device(device)
+    training_step(name, make_inputs(1, 2, *shape[2:], device))  # what is loaded once
+    inputs = make_inputs(*shape, device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        training_step(name, inputs)
+        peak = torch.cuda.max_memory_allocated(device) - before
+    else:
+        import resource
+
+        unit = 1 if sys.platform == "darwin" else 1024
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        training_step(name, inputs)
+        peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * unit
+    sender.send(peak / 2**20)
+
+
+def compare(names, shape, device, turns, threads):
+    """Markdown lines: time, times as long as the first candidate, and peak memory of each candidate."""
+    inputs = make_inputs(*shape, device)
+    for name in names:
+        training_step(name, make_inputs(1, *shape[1:], device))
+    seconds = [{name: training_step(name, inputs) for name in names} for _ in range(turns)]
+    yield f"| scan | ms (median of {turns}) | times {names[0]} (range) | peak MiB |"
+    yield "|---|---|---|---|"
+    for name in names:
+        ratios = [turn[name] / turn[names[0]] for turn in seconds]
+        median = statistics.median(turn[name] for turn in seconds)
+        memory = peak_memory(name, shape, device, threads)
+        yield (
+            f"| {name} | {1000 * median:.0f} | {statistics.median(ratios):.1f} "
+            f"({min(ratios):.1f} to {max(ratios):.1f}) | {memory:.0f} |"
+        )
+
+
+def grow(name, lengths, shape, device, turns, threads):
+    """Markdown lines: time and peak memory at each length, in all and a position."""
+    yield f"| L | {name}: ms | us a position | peak MiB | KiB a position |"
+    yield "|---|---|---|---|---|"
+    sized = {length: make_inputs(shape[0], length, *shape[2:], device) for length in lengths}
+    for inputs in sized.values():
+        training_step(name, inputs)
+    times = [{length: training_step(name, inputs) for length, inputs in sized.items()} for _ in range(turns)]
+    for length in lengths:
+        seconds = statistics.median(turn[length] for turn in times)
+        memory = peak_memory(name, (shape[0], length, *shape[2:]), device, threads)
+        yield (
+            f"| {length} | {1000 * seconds:.1f} | {1e6 * seconds / length:.0f} | {memory:.0f} "
+            f"| {1024 * memory / length:.0f} |"
+        )
+
+
+def main():
+    gpu = torch.cuda.is_available()
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--device", default="cuda" if gpu else "cpu")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rows", type=int, help="default 2048 on a GPU, 128 on a CPU")
+    parser.add_argument("--length", type=int, default=200)
+    parser.add_argument("--hidden", type=int, default=128, help="the scan has twice as many channels")
+    parser.add_argument("--states", type=int, default=32)
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--candidates", nargs="+", choices=CANDIDATES)
+    parser.add_argument("--growth", type=int, nargs="*", default=[50, 100, 200, 400, 800, 1600, 3200])
+    parser.add_argument("--growth-rows", type=int, help="default 256 on a GPU, 16 on a CPU")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    device = torch.device(arguments.device)
+    on_gpu = device.type == "cuda"
+    names = arguments.candidates
+    if names is None:
+        kernels = on_gpu and mamba_kernels.scan_is_usable(device)
+        names = ["torch", "reference", *(["mamba_ssm"] if kernels else []), *([] if on_gpu else ["sliced"])]
+    rows = arguments.rows or (2048 if on_gpu else 128)
+    shape = (rows, arguments.length, 2 * arguments.hidden, arguments.states)
+    where = torch.cuda.get_device_name(device) if on_gpu else f"{arguments.threads} CPU threads"
+    print(f"PyTorch {torch.__version__}, {where}, float32, one forward and backward pass\n")
+    print(f"B={rows}, L={arguments.length}, D={shape[2]}, N={shape[3]}\n")
+    for line in compare(names, shape, device, arguments.turns, arguments.threads):
+        print(line, flush=True)
+    if arguments.growth:
+        rows = arguments.growth_rows or (256 if on_gpu else 16)
+        print(f"\nGrowth, B={rows}\n")
+        for line in grow("torch", arguments.growth, (rows, 0, *shape[2:]), device, 3, arguments.threads):
+            print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
