@@ -133,10 +133,12 @@ class _Unpickler(pickle._Unpickler):
     def load_reduce(self):
         arguments, called = self.stack.pop(), self.stack.pop()
         function = called.call if type(called) is Sealed else None
-        if isinstance(called, enum.EnumMeta):
-            function = lambda value: called(value)  # noqa: E731  with more arguments it would make another enum
         try:
-            if function is None or type(arguments) is not tuple:
+            if type(arguments) is not tuple:
+                raise Refused
+            if isinstance(called, enum.EnumMeta) and len(arguments) == 1:  # a member, by its value
+                function = called
+            if function is None:
                 raise Refused
             self.append(function(*arguments))
         except Refused:
@@ -152,7 +154,7 @@ class _Unpickler(pickle._Unpickler):
         kind = named.new if type(named) is Sealed else named
         known = type(named) is Sealed or (isinstance(kind, type) and issubclass(kind, (nn.Module, Dataset)))
         if kind is None or not known or type(arguments) is not tuple or arguments:
-            raise self.refusal(f"a new {describe(named)}")
+            raise self.refusal(f"an object of {describe(named)}")
         made = kind.__new__(kind)
         self._made[id(made)] = made
         self.append(made)

@@ -93,11 +93,15 @@ def load_as(module_name, file, **kwargs):
 
 
 def test_torch_load_of_others_is_left_alone(foreign_file):
+    import recbole.utils  # noqa: F401
+
     assert load_as("mine", foreign_file, weights_only=False)["a"].b == 1
     assert load_as("recbole.trainer", foreign_file, weights_only=False)["a"].b == 1  # it says so itself
 
 
 def test_torch_load_of_recbole_is_restricted(foreign_file):
+    import recbole.utils  # noqa: F401
+
     with pytest.raises(Exception, match="SimpleNamespace"):
         load_as("recbole.trainer.trainer", foreign_file)
     assert hasattr(torch.load, "_reads_recbole_checkpoints")

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 CHUNK = 16  # steps between two states that are kept
-BLOCK = {"cpu": 2**17, "cuda": 2**22}  # elements of a state at a time: caches of a core, of a GPU
+BLOCK = {"cpu": 2**18, "cuda": 2**22}  # elements of a state at a time: what caches hold, and worth a kernel
 LOG2_E = 1 / math.log(2)
 
 
