@@ -144,6 +144,20 @@ def _major(package) -> int:
     return int(package.__version__.partition(".")[0])
 
 
+# -------------------------------------------------------------------------------------------------------------- SciPy
+
+
+@after("scipy.sparse")
+def scipy_fills_matrices(sparse) -> None:
+    """`dok_matrix._update`, by which RecBole's graph models fill their adjacency matrix.
+
+    Without: newer versions of SciPy have no such method (LightGCN, NGCF, NCL, GCMC, SpectralCF, KGIN and MCCLK:
+    lightgcn.py:111 and the like).
+    """
+    if not hasattr(sparse.dok_matrix, "_update"):
+        sparse.dok_matrix._update = lambda self, data: self._dict.update(data)
+
+
 # ------------------------------------------------------------------------------------------------------- Ray, tuning
 
 

@@ -194,6 +194,28 @@ def test_pandas_of_others_is_left_alone():
     assert actual == expected if np.isscalar(expected) else list(actual) == list(expected)
 
 
+# -------------------------------------------------------------------------------------------------------------- SciPy
+
+
+def test_scipy_fills_matrices(workplace, monkeypatch, tiny):
+    """A graph model of RecBole's is built, and is not without the mend where SciPy lacks the method."""
+    import scipy.sparse
+    from recbole.config import Config
+    from recbole.data import create_dataset
+    from recbole.utils import get_model
+
+    config = Config(model="LightGCN", dataset="ml-100k", config_dict={"user_inter_num_interval": "[0,24]"})
+    dataset = create_dataset(config)
+    dataset._change_feat_format()
+    light_gcn = get_model("LightGCN")
+    model = light_gcn(config, dataset)
+    assert model.norm_adj_matrix._nnz() == 2 * dataset.inter_num
+    if scipy.sparse.dok_matrix._update.__module__ == compat.__name__:
+        monkeypatch.delattr(scipy.sparse.dok_matrix, "_update")
+        with pytest.raises(AttributeError, match="_update"):
+            light_gcn(config, dataset)
+
+
 # ------------------------------------------------------------------------------------------------------- Ray, tuning
 
 

@@ -6,8 +6,8 @@ an element of `s_t` for each row, channel d and state n. The states of all steps
 input. Autograd keeps several tensors of that size; here one state in `CHUNK` is kept, and the backward pass computes
 the others again, one chunk at a time. There is no division by products of decays, so that no step is too large.
 
-Measured on two cores: everything here is bound by passes over the states, of which the exponential costs as much as
-two or three products. So rows are taken in blocks small enough for the cache, buffers are made once a block and
+Measured on a CPU: everything here is bound by passes over the states, of which an exponential costs as much as seven
+products. So rows are taken in blocks small enough for the cache, buffers are made once a block and
 written in place, the channels are the innermost dimension (vectors of steps, drives and outputs are contiguous), the
 sums over n and d are matrix products, and powers of two stand in for the exponential (twice as fast in PyTorch).
 """
