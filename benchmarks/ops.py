@@ -11,11 +11,11 @@ Candidates: `reference` and `torch` are the package's, `mamba_ssm` the CUDA kern
 the time loop as the published `selective_scan_ref` writes it, with decays and inputs of all steps at once and a slice
 of them a step: the gradient of a slice is as large as the whole, so that training is quadratic in the length.
 
-What bounds `torch` on a CPU (L=200, D=256, N=32, float32): a training step makes 14 passes of products, sums and small
+What bounds `torch` on a CPU (L=200, D=256, N=32, float32): a training step makes 16 passes of products, sums and small
 matrix products over [B, D, N] numbers at 5 to 8 * 10^9 a second and core, and two of 2^x at 1.6 * 10^9: at least 3.9 ns
-a number. `reference` does the same arithmetic in about twice as many passes, each into new memory.
-Predicted for 128 rows: 1.1 s against 7 s, a factor of six, and not ten. Measured on one thread: 1.4 s against 4.5 s, a
-factor of 3.8, with 0.27 against 3.6 GB; `sliced`, with 16 rows, 43 s against 0.19 s.
+a number. `reference` does the same arithmetic in more passes, each into new memory. Predicted for 128 rows and two
+threads: 1.1 s against 7 s, a factor of six. Measured, on one thread of a busy machine: 1.4 s against 4.5 s, a factor of
+3.8, with 0.27 against 3.6 GB; `sliced`, with 16 rows, 43 s against 0.19 s.
 """
 
 import argparse
