@@ -146,6 +146,14 @@ def test_mixed_precision(name, loss_type):
     assert math.isfinite(loss.item())
 
 
+def test_multiply_adds_grow_with_the_rows(name):
+    """What RecBole prints as FLOPs; padding costs nothing in a model that it does not reach."""
+    model = build(name)
+    one, many = model.multiply_adds(batch((5,))), model.multiply_adds(batch((5, 6, 7)))
+    assert 0 < one < many
+    assert (model.multiply_adds(batch((5,), padded_to=5)) == one) or not model.length_invariant
+
+
 def test_predict_agrees_with_full_sort_predict(name):
     model, rows = build(name).eval(), batch()
     with torch.no_grad():

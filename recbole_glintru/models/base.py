@@ -5,10 +5,10 @@ import torch.nn.functional as F
 from recbole.model.abstract_recommender import SequentialRecommender
 from recbole.utils import InputType
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from recbole_glintru import settings
 from recbole_glintru.ops import histories
+from recbole_glintru.ops.counting import CountMultiplyAdds
 
 
 class NextItemRecommender(SequentialRecommender):
@@ -116,7 +116,7 @@ class NextItemRecommender(SequentialRecommender):
         computed at one position alone, would be counted as if they were not.
         """
         training = self.training
-        with FlopCounterMode(display=False) as counter:
+        with CountMultiplyAdds() as counter:
             self.eval().predict(interaction)
         self.train(training)
-        return counter.get_total_flops() / 2  # PyTorch counts a multiply-add as two
+        return float(counter.total)

@@ -1,0 +1,28 @@
+"""Counting the multiply-adds of matrix products where they happen."""
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+_aten = torch.ops.aten
+_FACTORS = {_aten.mm: (0, 1), _aten.bmm: (0, 1), _aten.addmm: (1, 2), _aten.baddbmm: (1, 2)}  # which arguments
+
+
+class CountMultiplyAdds(TorchDispatchMode):
+    """Inside the block, `total` grows with every matrix product and convolution, whatever module or function it is in.
+
+    PyTorch's own FlopCounterMode does the same from 2.4 on; before, it fails on products into given buffers (`out=`).
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        packet = function.overloadpacket
+        if packet in _FACTORS:
+            left, right = (args[index] for index in _FACTORS[packet])
+            self.total += left.numel() * right.shape[-1]
+        elif packet is _aten.convolution:
+            self.total += result.numel() * args[1][0].numel()
+        return result
