@@ -1,5 +1,6 @@
 """What every model of the package must do. A model takes part by being registered."""
 
+import ast
 import copy
 import math
 
@@ -55,6 +56,20 @@ def test_is_documented(name):
     assert issubclass(model_class, NextItemRecommender)
     assert "arXiv" in model_class.__doc__ or "doi" in model_class.__doc__.lower(), "where was it published?"
     assert plugin.default_settings_file(model_class).stem == name
+
+
+def test_has_a_search_space(name):
+    """properties/hyper/<Name>.hyper, in RecBole's format: `key kind values`, with keys that the model or RecBole has."""
+    from recbole.utils import training_arguments
+
+    known = {*model_settings(name), *training_arguments}
+    lines = (plugin.properties("recbole_glintru") / "hyper" / f"{name}.hyper").read_text().splitlines()
+    assert lines
+    for line in lines:
+        key, kind, values = line.split(" ", 2)
+        assert key in known, key
+        assert kind in ("choice", "uniform", "quniform", "loguniform")
+        assert kind != "choice" or len(ast.literal_eval(values)) > 1
 
 
 def test_shapes(name):
