@@ -3,15 +3,29 @@
 Importing this package makes RecBole find its models: `recbole.quick_start.run_recbole(model="GLINTRU", ...)`.
 """
 
+from importlib.metadata import PackageNotFoundError as _NotInstalled
+from importlib.metadata import version as _version
 from importlib.util import find_spec as _find_spec
 
 __version__ = "0.1.0"
 
-if _find_spec("recbole") is None:
-    raise ModuleNotFoundError(
-        "recbole_glintru needs RecBole 1.2.1, which is not installed. Run:  pip install --no-deps recbole==1.2.1",
-        name="recbole",
-    )
+
+def _check_recbole():
+    """RecBole 1.2.1 or later; from Python 3.12 on `pip install recbole` finds nothing newer than 1.2.0, which fails."""
+    line = "Run:  pip install --no-deps recbole==1.2.1"
+    if _find_spec("recbole") is None:
+        raise ModuleNotFoundError(
+            f"recbole_glintru needs RecBole 1.2.1, which is not installed. {line}", name="recbole"
+        )
+    try:
+        installed = _version("recbole")
+    except _NotInstalled:
+        return  # RecBole's sources on the path
+    if [int(part) for part in installed.split(".")[:3] if part.isdigit()] < [1, 2, 1]:
+        raise ImportError(f"recbole_glintru needs RecBole 1.2.1, and {installed} is installed. {line}", name="recbole")
+
+
+_check_recbole()
 
 from recbole_glintru import plugin as _plugin  # noqa: E402
 

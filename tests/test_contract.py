@@ -59,7 +59,7 @@ def test_is_documented(name):
 
 
 def test_has_a_search_space(name):
-    """properties/hyper/<Name>.hyper, in RecBole's format: `key kind values`, with keys that the model or RecBole has."""
+    """properties/hyper/<Name>.hyper, in RecBole's format: `key kind values`, with keys that there are."""
     from recbole.utils import training_arguments
 
     known = {*model_settings(name), *training_arguments}

@@ -101,6 +101,20 @@ except ModuleNotFoundError as error:
     assert name == "recbole" and "pip install --no-deps recbole==1.2.1" in message
 
 
+def test_old_recbole_says_which_line_to_run(tmp_path):
+    """From Python 3.12 on `pip install recbole` takes 1.2.0, which cannot be imported."""
+    code = """
+import importlib.metadata, json
+importlib.metadata.version = lambda name: "1.2.0"
+try:
+    import recbole_glintru
+except ImportError as error:
+    print(json.dumps(str(error)))
+"""
+    message = python(code, tmp_path, RECBOLE_GLINTRU_AUTOLOAD="0")
+    assert "1.2.0 is installed" in message and "pip install --no-deps recbole==1.2.1" in message
+
+
 # ------------------------------------------------------------------------------------------------------------ finding
 
 
