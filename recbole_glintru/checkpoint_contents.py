@@ -112,6 +112,7 @@ def class_named(module: str, name: str) -> Any:
     """
     from recbole.data.dataset import Dataset
     from recbole.model.abstract_recommender import AbstractRecommender
+    from recbole.sampler.sampler import AbstractSampler
     from torch import nn
 
     from recbole_glintru import plugin
@@ -123,7 +124,7 @@ def class_named(module: str, name: str) -> Any:
     announced = plugin.announced_models()
     plugins = {model: entry.value.replace(":", ".").partition(".")[0] for model, entry in announced.items()}
     package = module.partition(".")[0]
-    if module.startswith(("recbole.data.", "recbole.model.", "recbole.utils.")):
+    if module.startswith(("recbole.data.", "recbole.model.", "recbole.sampler.", "recbole.utils.")):
         importlib.import_module(module)
     elif plugins.get(name) == package:
         announced[name].load()
@@ -132,7 +133,7 @@ def class_named(module: str, name: str) -> Any:
     if not isinstance(found, type) or (found.__module__, found.__qualname__) != (module, name):
         return None
     if package == "recbole" or package in plugins.values():
-        allowed = (nn.Module, Dataset, enum.Enum)
+        allowed = (nn.Module, Dataset, AbstractSampler, enum.Enum)
     else:
         allowed = nn.Module if module.startswith("torch.nn.modules.") else AbstractRecommender
     return found if issubclass(found, allowed) else None

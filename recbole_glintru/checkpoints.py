@@ -147,12 +147,15 @@ class _Unpickler(pickle._Unpickler):
     dispatch[pickle.REDUCE[0]] = load_reduce
 
     def load_newobj(self):
+        from recbole.sampler.sampler import AbstractSampler
         from torch import nn
         from torch.utils.data import Dataset
 
         arguments, named = self.stack.pop(), self.stack.pop()
         kind = named.new if type(named) is Sealed else named
-        known = type(named) is Sealed or (isinstance(kind, type) and issubclass(kind, (nn.Module, Dataset)))
+        known = type(named) is Sealed or (
+            isinstance(kind, type) and issubclass(kind, (nn.Module, Dataset, AbstractSampler))
+        )
         if kind is None or not known or type(arguments) is not tuple or arguments:
             raise self.refusal(f"an object of {describe(named)}")
         made = kind.__new__(kind)

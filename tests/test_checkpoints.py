@@ -37,7 +37,7 @@ def path(tmp_path):
 # ------------------------------------------------------------------------------------- what RecBole saves loads equal
 
 
-@pytest.fixture(scope="module", params=["SASRec", "SASRecF"])
+@pytest.fixture(scope="module", params=["SASRec", "SASRecF", "DIEN"])
 def saved(request, tmp_path_factory):
     """A model of RecBole on the data set of its wheel, and the checkpoint that its trainer saves."""
     folder = tmp_path_factory.mktemp(request.param)
