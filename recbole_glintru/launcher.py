@@ -46,7 +46,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
 
 
 @contextlib.contextmanager
-def _user_errors(*kinds: type[Exception]) -> Iterator[None]:
+def user_errors(*kinds: type[Exception]) -> Iterator[None]:
     """Turn the exceptions of these kinds that the block raises into UserError."""
     try:
         yield
@@ -57,9 +57,19 @@ def _user_errors(*kinds: type[Exception]) -> Iterator[None]:
 # ------------------------------------------------------------------------------------------ the command line
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """The options that every command has: which model, which data, which settings. A mistake is a UserError."""
+
+    def __init__(self, usage: str):
+        super().__init__(usage=usage, add_help=False, allow_abbrev=False)
+        self.add_argument("--help", "-h", action="store_true")
+        self.add_argument("--model", "-m")
+        self.add_argument("--dataset", "-d")
+        self.add_argument("--config_files", default="")
+        self.add_argument("--protocol")
+
     def error(self, message):
-        raise UserError(f"{message}\nusage: {USAGE}")
+        raise UserError(f"{message}\nusage: {self.usage}")
 
 
 def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]:
@@ -68,12 +78,7 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]
     Raises:
         UserError: an argument is no setting, has no value, or is given twice with different values.
     """
-    parser = _Parser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--help", "-h", action="store_true")
-    parser.add_argument("--model", "-m")
-    parser.add_argument("--dataset", "-d")
-    parser.add_argument("--config_files", default="")
-    parser.add_argument("--protocol")
+    parser = Parser(USAGE)
     parser.add_argument("--nproc", type=int, default=1)
     parser.add_argument("--ip", default="localhost")
     parser.add_argument("--port", default="5678")
@@ -82,13 +87,21 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]
     options, words = parser.parse_known_args(list(arguments))
     if options.nproc < 1:
         raise UserError(f"--nproc={options.nproc}: must be at least 1.")
+    return options, parse_settings(words, USAGE)
 
-    settings: dict[str, str] = {}
+
+def parse_settings(words: list[str], usage: str) -> dict[str, str]:
+    """The settings `--key=value` or `--key value`, as they are written.
+
+    Raises:
+        UserError: a word is no setting, has no value, or is given twice with different values.
+    """
+    words, settings = list(words), {}
     while words:
         word = words.pop(0)
         key, equals, value = word.partition("=")
         if not key.startswith("--") or key == "--":
-            raise UserError(f"'{word}' is no setting. Settings are written --key=value.\nusage: {USAGE}")
+            raise UserError(f"'{word}' is no setting. Settings are written --key=value.\nusage: {usage}")
         if not equals:
             if not words or words[0].startswith("--"):
                 raise UserError(f"{key} has no value. Settings are written --key=value.")
@@ -99,7 +112,7 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]
             )
         if settings.setdefault(key[2:], value) != value:
             raise UserError(f"{key} is given twice: {settings[key[2:]]} and {value}.")
-    return options, settings
+    return settings
 
 
 def read_settings_file(file: str) -> dict[str, Any]:
@@ -127,7 +140,7 @@ def help_text(options: argparse.Namespace) -> str:
     """
     if options.model is None:
         return launcher_help.command_help(USAGE, MODEL, DATASET)
-    with _user_errors(ValueError):
+    with user_errors(ValueError):
         return launcher_help.model_help(options.model, protocol.choose(options.protocol, options.dataset or ""))
 
 
@@ -140,22 +153,11 @@ def run(options: argparse.Namespace, settings: dict[str, str]) -> Optional[dict[
     Raises:
         UserError: the model, the data set or a setting is wrong.
     """
-    files = options.config_files.split()
-    from_files = {key: value for file in files for key, value in read_settings_file(file).items()}
-    model = str(options.model or from_files.get("model") or MODEL)
-    dataset = str(options.dataset or from_files.get("dataset") or DATASET)
-    with _user_errors(ValueError):
-        applied = protocol.choose(options.protocol, dataset)
-        plugin.import_model(model)
-    if applied is None:
-        print("Protocol: none, RecBole's defaults.", file=sys.stderr)
-    else:
-        print(f"Protocol: {protocol.files()[applied]} (--protocol=none leaves it out)", file=sys.stderr)
-
+    model, dataset, applied = choose(options)
     arguments = [f"--{key}={value}" for key, value in {"model": model, "dataset": dataset, **settings}.items()]
-    with protocol.as_config_files(applied, model) as protocol_files, _command_line(arguments):
-        files = protocol_files + files
-        find_data(_config(model, dataset, files))
+    with protocol.as_config_files(applied, model) as protocol_files, command_line(arguments):
+        files = protocol_files + options.config_files.split()
+        find_data(merged_settings(model, dataset, files))
         from recbole.quick_start import run as run_by_recbole
 
         try:
@@ -170,13 +172,33 @@ def run(options: argparse.Namespace, settings: dict[str, str]) -> Optional[dict[
                 group_offset=options.group_offset,
             )
         except ValueError as error:
-            if _raised_by_a_model_constructor(error):
+            if _raised_by_a_setting(error):
                 raise UserError(str(error)) from None
             raise
 
 
+def choose(options: argparse.Namespace) -> tuple[str, str, Optional[str]]:
+    """The model, the data set, and the protocol to apply, which is told on stderr; all three by name.
+
+    Raises:
+        UserError: there is no such model or protocol, or a file of `--config_files` cannot be read.
+    """
+    files = options.config_files.split()
+    from_files = {key: value for file in files for key, value in read_settings_file(file).items()}
+    model = str(options.model or from_files.get("model") or MODEL)
+    dataset = str(options.dataset or from_files.get("dataset") or DATASET)
+    with user_errors(ValueError):
+        applied = protocol.choose(options.protocol, dataset)
+        plugin.import_model(model)
+    if applied is None:
+        print("Protocol: none, RecBole's defaults.", file=sys.stderr)
+    else:
+        print(f"Protocol: {protocol.files()[applied]} (--protocol=none leaves it out)", file=sys.stderr)
+    return model, dataset, applied
+
+
 @contextlib.contextmanager
-def _command_line(arguments: list[str]) -> Iterator[None]:
+def command_line(arguments: list[str]) -> Iterator[None]:
     """Let RecBole, and the processes that it starts, find `arguments` in `sys.argv`."""
     before = sys.argv
     sys.argv = [before[0], *arguments]
@@ -186,21 +208,28 @@ def _command_line(arguments: list[str]) -> Iterator[None]:
         sys.argv = before
 
 
-def _config(model: str, dataset: str, files: list[str]):
-    """RecBole's merged settings, as every process of the run makes them again for itself."""
+def merged_settings(model: str, dataset: str, files: list[str], above: Optional[dict[str, Any]] = None):
+    """RecBole's merged settings, as every process of the run makes them again for itself.
+
+    `above` lies above the files and below the command line.
+
+    Raises:
+        UserError: RecBole, or the model, refuses a setting.
+    """
     from recbole.config import Config
 
-    with _user_errors(ValueError, NotImplementedError):  # what RecBole raises of a wrong setting
-        return Config(model=model, dataset=dataset, config_file_list=files)
+    with user_errors(ValueError, NotImplementedError):  # what RecBole raises of a wrong setting
+        return Config(model=model, dataset=dataset, config_file_list=files, config_dict=above)
 
 
-def _raised_by_a_model_constructor(error: ValueError) -> bool:
-    """Whether a wrong setting is the reason: models check theirs when they are made."""
+def _raised_by_a_setting(error: ValueError) -> bool:
+    """Whether a wrong setting is the reason: models check theirs when they are made, `accelerate` checks the model."""
     from recbole.model.abstract_recommender import AbstractRecommender
 
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     made = [frame.f_locals.get("self") for frame in frames if frame.f_code.co_name == "__init__"]
-    return any(isinstance(thing, AbstractRecommender) for thing in made)
+    accelerated = any(frame.f_code.co_name == "on_request" for frame in frames)
+    return accelerated or any(isinstance(thing, AbstractRecommender) for thing in made)
 
 
 # -------------------------------------------------------------------------------------------------- the data

@@ -27,6 +27,9 @@ Trains a model on a data set and evaluates it, by RecBole.
   --nproc, --ip, --port, --world_size, --group_offset
                    training in several processes, as in RecBole
   --key=value      any setting of RecBole (recbole.io/docs, "Config Settings") or of the model
+  --accelerate     True: a sequential model of RecBole's encodes each distinct history once in evaluation, and
+                   batches are cut into groups of like length; same results, or an error that says why not
+  --length_groups  these groups, of every model: True, False, measured, or their costs [group, step]
 
 The model's defaults, the protocol, the files, the command line: each is above the one before.
 

@@ -24,7 +24,13 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Optional
 
-from recbole_glintru import compat  # noqa: F401  its mends enter the tables of import_hooks
+from recbole_glintru import (  # noqa: F401  their mends enter the tables of import_hooks
+    compat,
+    compat_processes,
+    compat_shares,
+    compat_tuning,
+    process_failures,
+)
 from recbole_glintru.import_hooks import AFTER, AROUND, after, rebind
 
 GROUP = "recbole.models"
@@ -231,6 +237,20 @@ def flops_are_the_models_own(utils) -> None:
         return model.multiply_adds(transform(dataset, one_history))
 
     rebind(count, get_flops)
+
+
+@after("recbole.trainer.trainer")
+def models_are_accelerated(trainer) -> None:
+    """A trainer accelerates the model that it is made for, where the settings say `accelerate: True`."""
+    make = trainer.AbstractTrainer.__init__
+
+    @functools.wraps(make)
+    def __init__(self, config, model):
+        if config["accelerate"] is not None:
+            importlib.import_module("recbole_glintru.accelerate").on_request(config, model)
+        make(self, config, model)
+
+    trainer.AbstractTrainer.__init__ = __init__
 
 
 def import_model(name: str) -> type:

@@ -4,7 +4,10 @@
 """
 
 from collections.abc import Iterable
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional, Union
+
+if TYPE_CHECKING:  # the launcher reads settings before it needs PyTorch
+    from recbole_glintru.ops.lengths import Costs
 
 
 def integer(config, key: str, least: int = 1, most: Optional[int] = None) -> int:
@@ -61,6 +64,27 @@ def divisor(config, key: str, whole: str) -> int:
     if total % value:
         raise _wrong(key, value, f"a divisor of {whole}={total}")
     return value
+
+
+def length_groups(config) -> "Union[bool, str, Costs]":
+    """The key `length_groups` of every model: how a batch is cut into groups of rows of like length.
+
+    True (the default): as the usual costs of the device make it cheapest; False: never; "measured": as costs measured
+    in this process make it cheapest, so that two runs under one seed may differ; `[group, step]`: as these costs do,
+    in row-steps (`recbole_glintru.ops.lengths`). No choice changes a result beyond rounding, and the random numbers
+    that a dropout draws.
+    """
+    value = config["length_groups"]
+    if value is None or isinstance(value, bool) or value == "measured":
+        return True if value is None else value
+    numbers = list(value) if isinstance(value, (list, tuple)) else []
+    if len(numbers) != 2 or not all(
+        isinstance(number, (int, float)) and not isinstance(number, bool) and 0 <= number for number in numbers
+    ):
+        raise _wrong("length_groups", value, "True, False, measured, or two costs [group, step] of at least 0")
+    from recbole_glintru.ops.lengths import Costs
+
+    return Costs(*map(float, numbers))
 
 
 def _wrong(key: str, value: Any, allowed: str) -> ValueError:

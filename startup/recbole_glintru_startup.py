@@ -1,5 +1,7 @@
 """Run by `recbole_glintru.pth` whenever Python starts: waits for `import recbole` and then imports recbole_glintru.
 
+It waits for `import ray.tune` too: a worker of Ray's imports that first, and Ray 2.6.3 needs a mend of it on NumPy 2.
+
 Nothing is imported before that. `RECBOLE_GLINTRU_AUTOLOAD=0` in the environment turns it off.
 """
 
@@ -7,11 +9,11 @@ import sys
 
 
 class _WaitForRecBole:
-    """A finder that finds nothing: the first sight of `recbole` makes it import the plugin and step aside."""
+    """A finder that finds nothing: the first sight of `recbole` or `ray.tune` makes it import the plugin and go."""
 
     @classmethod
     def find_spec(cls, name, path=None, target=None):
-        if name == "recbole" and cls in sys.meta_path:
+        if name in ("recbole", "ray.tune") and cls in sys.meta_path:
             sys.meta_path.remove(cls)
             try:
                 import recbole_glintru  # noqa: F401

@@ -1,3 +1,4 @@
+import importlib
 import logging
 import sys
 
@@ -41,3 +42,27 @@ def workplace(tmp_path, monkeypatch):
 def tiny():
     """Settings under which a run on ml-100k, which RecBole's wheel carries, takes a second or two."""
     return {**TINY, "eval_args": dict(TINY["eval_args"])}
+
+
+@pytest.fixture
+def fresh(monkeypatch):
+    """Import a module anew, with or without one mend, and forget it afterwards."""
+    from recbole_glintru import import_hooks
+
+    all_after, all_around = dict(import_hooks.AFTER), dict(import_hooks.AROUND)
+
+    def load(name, without=None):
+        importlib.import_module(name)  # mended, for all who import it by name while the test runs
+        kept = [mend for mend in all_after.get(name, ()) if mend.__name__ != without]
+        monkeypatch.setitem(import_hooks.AFTER, name, kept)
+        around = all_around.get(name)
+        if around is not None and around.__name__ == without:
+            monkeypatch.delitem(import_hooks.AROUND, name)
+        elif around is not None:
+            monkeypatch.setitem(import_hooks.AROUND, name, around)
+        parent, _, child = name.rpartition(".")
+        monkeypatch.setattr(sys.modules[parent], child, sys.modules[name])  # the import sets it; this brings it back
+        monkeypatch.delitem(sys.modules, name)
+        return importlib.import_module(name)
+
+    return load

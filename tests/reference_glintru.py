@@ -8,7 +8,7 @@ def encode(model, item_seq, item_seq_len):
     """What `model.encode` must give in evaluation mode: `[B, L]`, `[B]` -> `[B, d]`."""
     states = []
     for row, length in zip(item_seq, item_seq_len.tolist()):
-        visible = length if model.blocks[0].mask_padding else len(row)
+        visible = length if model.length_invariant else len(row)
         x = model.item_embedding.weight[row[:visible]]
         for block in model.blocks:
             x = _block(block, x)

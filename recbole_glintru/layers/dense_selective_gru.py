@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from recbole_glintru.layers.gru import GRU
 from recbole_glintru.layers.temporal_conv import NoTemporalConv, TemporalConv, window_before
+from recbole_glintru.ops.layouts import Layout
 
 ACTIVATIONS = {"silu": F.silu, "relu": F.relu, "sigmoid": torch.sigmoid, "elu": F.elu}
 
@@ -28,7 +29,7 @@ class SelectiveGate(nn.Module):
         self.dropout = nn.Dropout(dropout_prob)
 
     def forward(self, c: Tensor) -> Tensor:
-        """`[B, T, d]` -> `[B, T, d]`."""
+        """`[..., d]` -> `[..., d]`."""
         return self.dropout(self.expand(self.activation(self.reduce(c))))
 
 
@@ -42,7 +43,8 @@ class DenseSelectiveGRU(nn.Module):
         gru_layers: stacked GRU layers.
         gru_bias: whether the GRU has biases; eq. 1 has them, the published code has none.
         gate_reduction, gate_activation, gate_dropout_prob: see `SelectiveGate`.
-        mask_padding: zero the padding before each convolution; without it the published code's numbers come out.
+        mask_padding: whether the last item is the last position of its history's row in the layout; in the published
+            code padding follows, and the second convolution reads it.
     """
 
     def __init__(
@@ -70,34 +72,28 @@ class DenseSelectiveGRU(nn.Module):
         self.selective_gate = SelectiveGate(hidden_size, gate_reduction, gate_activation, gate_dropout_prob)  # eq. 9
         self.output_conv = convolution()  # eq. 8
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """The expert's output at every position: x `[B, L, d]`, mask `[B, L] bool` -> `[B, L, d]`."""
-        c, h = self._recur(x, mask)
-        gated = self._gated(c, h)
-        return self.output_conv(gated * mask.unsqueeze(-1) if self.mask_padding else gated)
+    def forward(self, x: Tensor, layout: Layout) -> Tensor:
+        """The expert's output at every position: `[*P, d]` -> `[*P, d]`."""
+        return self.output_conv(self._gated(*self._recur(x, layout)), layout)
 
-    def at_last(self, x: Tensor, mask: Tensor, last: Tensor) -> Tensor:
-        """The expert's output at one position a row: behind the recurrence only what it needs is computed.
+    def at_last(self, x: Tensor, layout: Layout, last: Tensor) -> Tensor:
+        """The expert's output at one position of each history: behind the recurrence only what it needs is computed.
 
         Args:
-            x: `[B, L, d]`.
-            mask: `[B, L] bool`.
+            x: `[*P, d]`.
+            layout: where those positions are.
             last: `[B] int64`, the position of the last item.
 
         Returns:
-            `[B, 1, d]`.
+            `[B, d]`.
         """
-        c, h = self._recur(x, mask)
         window = window_before(last, self.output_conv.kernel_size[0], past_only=self.mask_padding)
-        inside = (window >= 0) & (window < x.shape[1])
-        rows, columns = torch.arange(len(x), device=x.device).unsqueeze(1), window.clamp(0, x.shape[1] - 1)
-        gated = self._gated(c[rows, columns], h[rows, columns])
-        return self.output_conv.at_centre(gated * inside.unsqueeze(-1))
+        gated = self._gated(*(layout.at(states, window) for states in self._recur(x, layout)))
+        return self.output_conv.at_centre(gated * layout.contains(window).unsqueeze(-1))
 
-    def _recur(self, x: Tensor, mask: Tensor):
-        lengths = mask.sum(dim=1) if self.mask_padding else None
-        c = self.input_conv.after_linear(self.input_projection, x, lengths)
-        return c, self.gru(c, lengths)
+    def _recur(self, x: Tensor, layout: Layout):
+        c = self.input_conv.after_linear(self.input_projection, x, layout)
+        return c, self.gru(c, layout)
 
     def _gated(self, c: Tensor, h: Tensor) -> Tensor:
         return self.selective_gate(c) * self.channel_crossing(h)

@@ -1,36 +1,54 @@
 """A GRU over histories of different lengths (GLINT-RU, eq. 1)."""
 
-from typing import Optional
-
+import torch
 from torch import Tensor, nn
 
-from recbole_glintru.ops.gru import gru
+from recbole_glintru.ops.gru import gru_reference, packed_gru
+from recbole_glintru.ops.layouts import Layout, Packed
 from recbole_glintru.ops.precision import at_least_float32, float32_region
+from recbole_glintru.ops.tracing import is_compiling
 
 
-class GRU(nn.GRU):
-    """`torch.nn.GRU` with its parameters and its results, which does not compute padding where the lengths are known.
+class GRU(nn.Module):
+    """`torch.nn.GRU` with its parameters and its results, which computes no padding in a packed layout.
 
-    Runs in float32 under autocast: rounding errors of half precision add up over the steps.
+    Not a subclass of it: `torch.compile` refuses those. Runs in float32 under autocast: rounding errors of half
+    precision add up over the steps.
+
+    Args:
+        hidden_size: d, of the inputs too.
+        num_layers: stacked layers.
+        bias: whether there are `bias_ih` and `bias_hh`.
     """
 
     def __init__(self, hidden_size: int, num_layers: int = 1, bias: bool = False):
-        super().__init__(hidden_size, hidden_size, num_layers, bias=bias, batch_first=True)
+        super().__init__()
+        self.num_layers, self.bias = num_layers, bias
+        for name, parameter in nn.GRU(hidden_size, hidden_size, num_layers, bias).named_parameters():
+            self.register_parameter(name, parameter)
 
-    def forward(self, x: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
-        """The states of the last layer.
+    @property
+    def all_weights(self) -> list[list[nn.Parameter]]:
+        """Of each layer: `weight_ih`, `weight_hh`, and with biases `bias_ih`, `bias_hh`."""
+        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")[: 4 if self.bias else 2]
+        return [[getattr(self, f"{name}_l{layer}") for name in names] for layer in range(self.num_layers)]
 
-        Args:
-            x: `[B, L, d]`.
-            lengths: `[B] int64`, at least 1; without it every row has L steps.
-
-        Returns:
-            `[B, L, d]`; what stands behind a row's length means nothing.
-        """
+    def forward(self, x: Tensor, layout: Layout) -> Tensor:
+        """The states of the last layer: x `[*P, d]` -> `[*P, d]`; what stands in the padding means nothing."""
         with float32_region(x):
             x = at_least_float32(x)
-            if lengths is None:
-                return super().forward(x)[0]
+            if not isinstance(layout, Packed) and not is_compiling():
+                return self._whole(x)
             for weights in self.all_weights:
-                x = gru(x, lengths, *weights)
+                if isinstance(layout, Packed):
+                    x = packed_gru(x, layout.counts, *weights)
+                else:  # the compiler knows no torch.gru
+                    x = gru_reference(x, layout.lengths, *weights)
             return x
+
+    def _whole(self, x: Tensor) -> Tensor:
+        """All positions `[B, L, d]`, by PyTorch: cuDNN on a GPU."""
+        start = x.new_zeros(self.num_layers, len(x), x.shape[-1])
+        weights = [weight for layer in self.all_weights for weight in layer]
+        options = (self.bias, self.num_layers, 0.0, self.training, False, True)
+        return torch.gru(x, start, weights, *options)[0]

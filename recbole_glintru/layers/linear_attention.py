@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recbole_glintru.ops.layouts import Layout
 from recbole_glintru.ops.precision import at_least_float32, float32_region
 
 NORM_FLOOR = 1e-12  # below it a vector counts as zero, and its normalised value is zero instead of NaN
@@ -32,49 +33,52 @@ class LinearAttention(nn.Module):
         self.key = nn.Linear(hidden_size, hidden_size)
         self.value = nn.Linear(hidden_size, hidden_size)
 
-    def forward(self, x: Tensor, mask: Tensor, queries: Tensor) -> Tensor:
-        """Attend from `queries` to the valid positions of `x`.
+    def forward(self, x: Tensor, layout: Layout) -> Tensor:
+        """Every position asks, and sees every position of its history: `[*P, d]` -> `[*P, d]`.
+
+        Float32 under autocast: the sum over positions loses too much in half precision.
+        """
+        query, key, value = (layout.pad(self._heads(linear, x)) for linear in (self.query, self.key, self.value))
+        with float32_region(x):
+            query, key = F.elu(query), F.elu(key)
+            query = _unit(query) / math.sqrt(query.shape[-1])
+            if self.key_norm == "position":
+                key = _unit(key)
+            else:
+                query = query / _sequence_norm(key.square().sum(dim=1, keepdim=True), layout.restore(layout.lengths))
+            sums = torch.einsum("blhe,blhf->bhef", key, value)
+            return layout.arrange(torch.einsum("blhe,bhef->blhf", query, sums).flatten(-2))
+
+    def at_query(self, x: Tensor, layout: Layout, queries: Tensor) -> Tensor:
+        """One query a history, which sees every position of it.
 
         Args:
-            x: `[B, L, d]`.
-            mask: `[B, L] bool`, False where a position must not be seen.
-            queries: `[B, T, d]`, the positions that ask.
+            x: `[*P, d]`.
+            layout: where those positions are.
+            queries: `[B, d]`, in the layout's order.
 
         Returns:
-            `[B, T, d]`, in float32 under autocast: the sum over positions loses too much in half precision.
+            `[B, d]`, in float32 under autocast.
         """
-        query = at_least_float32(self.query(queries)).unflatten(-1, (self.n_heads, -1))  # [B, T, h, d/h]
-        key = at_least_float32(self.key(x)).unflatten(-1, (self.n_heads, -1))  # [B, L, h, d/h]
+        query, key, value = self._heads(self.query, queries), self._heads(self.key, x), self._heads(self.value, x)
         with float32_region(x):
-            query, key, scale = self._normalise(query, key, mask)
-            if query.shape[1] == 1:
-                return self._one_query(query.squeeze(1), key, scale, at_least_float32(x))
-        value = at_least_float32(self.value(x)).unflatten(-1, (self.n_heads, -1))
-        with float32_region(x):
-            sums = torch.einsum("blhe,blhf->bhef", key, value * scale.unsqueeze(-1))
-            return torch.einsum("bthe,bhef->bthf", query, sums).flatten(-2)
+            query, key = _unit(F.elu(query)) / math.sqrt(query.shape[-1]), F.elu(key)
+            if self.key_norm == "sequence":
+                query = query / _sequence_norm(layout.collect(key.square()), layout.lengths)
+            weights = (layout.spread(query) * key).sum(dim=-1)
+            if self.key_norm == "position":
+                weights = weights / torch.linalg.vector_norm(key, dim=-1).clamp(min=NORM_FLOOR)
+            return layout.collect(weights.unsqueeze(-1) * value).flatten(-2)
 
-    def _normalise(self, query: Tensor, key: Tensor, mask: Tensor):
-        """Normalised queries, elu(keys), and what each key is still to be multiplied with, `[B, L, h]`.
+    def _heads(self, linear: nn.Linear, x: Tensor) -> Tensor:
+        return at_least_float32(linear(x)).unflatten(-1, (self.n_heads, -1))  # [..., h, d/h]
 
-        The norms go to the smaller side: into one number a key, or into the query.
-        """
-        query = F.normalize(F.elu(query), dim=-1, eps=NORM_FLOOR) / math.sqrt(query.shape[-1])
-        key, mask = F.elu(key), mask.unsqueeze(-1)
-        if self.key_norm == "position":
-            return query, key, mask / torch.linalg.vector_norm(key, dim=-1).clamp(min=NORM_FLOOR)
-        norm = torch.linalg.vector_norm(key * mask.unsqueeze(-1), dim=1, keepdim=True).clamp(min=NORM_FLOOR)
-        steps = mask.sum(dim=1, dtype=key.dtype).clamp(min=1)[:, :, None, None]
-        return query / (norm * steps.sqrt()), key, mask.to(key.dtype).expand(key.shape[:-1])
 
-    def _one_query(self, query: Tensor, key: Tensor, scale: Tensor, x: Tensor) -> Tensor:
-        """Query `[B, h, d/h]`: no value is needed but the weighted mean of them, and that is a projected mean of x.
+def _unit(x: Tensor) -> Tensor:
+    return F.normalize(x, dim=-1, eps=NORM_FLOOR)
 
-        This spares the projection of all positions: L*h*d multiplications a row instead of L*d*d.
-        """
-        weights = torch.einsum("bhe,blhe->blh", query, key) * scale
-        mean = torch.einsum("blh,bld->bhd", weights, x)
-        value = at_least_float32(self.value.weight).unflatten(0, (self.n_heads, -1))  # [h, d/h, d]
-        context = torch.einsum("bhd,hed->bhe", mean, value)
-        bias = self.value.bias.unflatten(0, (self.n_heads, -1)) * weights.sum(dim=1).unsqueeze(-1)
-        return (context + bias).flatten(-2).unsqueeze(1)
+
+def _sequence_norm(squares: Tensor, lengths: Tensor) -> Tensor:
+    """sqrt(n) times the norm of each channel over the n positions, from the sum of its squares, `[B, ...]`."""
+    lengths = lengths.to(squares.dtype).reshape(-1, *(1 for _ in squares.shape[1:]))
+    return squares.sqrt().clamp(min=NORM_FLOOR) * lengths.sqrt()

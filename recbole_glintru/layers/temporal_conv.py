@@ -1,12 +1,10 @@
 """Convolution over time (GLINT-RU, eq. 5 and 8)."""
 
-from typing import Optional
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recbole_glintru.ops.shifted_sum import shifted_sum
+from recbole_glintru.ops.layouts import Layout
 
 
 class TemporalConv(nn.Conv1d):
@@ -20,27 +18,16 @@ class TemporalConv(nn.Conv1d):
     def __init__(self, hidden_size: int, kernel_size: int):
         super().__init__(hidden_size, hidden_size, kernel_size, padding=kernel_size // 2)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """`[B, L, d]` -> `[B, L, d]`."""
+    def forward(self, x: Tensor, layout: Layout) -> Tensor:
+        """`[*P, d]` -> `[*P, d]`; the padding counts as zeros, and what comes out there means nothing."""
         taps = self.weight.permute(2, 0, 1)  # [k, out, in]
-        return shifted_sum(F.linear(x, taps.flatten(0, 1)).unflatten(-1, taps.shape[:2])) + self.bias
+        return layout.shifted_sum(F.linear(x, taps.flatten(0, 1)).unflatten(-1, taps.shape[:2])) + self.bias
 
-    def after_linear(self, linear: nn.Linear, x: Tensor, lengths: Optional[Tensor]) -> Tensor:
-        """`forward(linear(x))` with zeros behind each row's length, as one product.
-
-        Both are linear, so that their weights are multiplied first.
-
-        Args:
-            linear: d -> d.
-            x: `[B, L, d]`.
-            lengths: `[B] int64`, or None for L.
-
-        Returns:
-            `[B, L, d]`; with `lengths`, what stands behind a row's length means nothing.
-        """
+    def after_linear(self, linear: nn.Linear, x: Tensor, layout: Layout) -> Tensor:
+        """`forward(linear(x), layout)` as one product: both are linear, so that their weights are multiplied first."""
         taps = self.weight.permute(2, 0, 1)  # [k, out, in]
         products = F.linear(x, (taps @ linear.weight).flatten(0, 1), (taps @ linear.bias).flatten())
-        return shifted_sum(products.unflatten(-1, taps.shape[:2]), lengths) + self.bias
+        return layout.shifted_sum(products.unflatten(-1, taps.shape[:2])) + self.bias
 
     def at_centre(self, window: Tensor) -> Tensor:
         """The output at one position, from the first T of the k positions around it; the others count as zeros.
@@ -49,10 +36,10 @@ class TemporalConv(nn.Conv1d):
             window: `[B, T, d]` with (k+1)/2 <= T <= k.
 
         Returns:
-            `[B, 1, d]`.
+            `[B, d]`.
         """
         taps = self.weight[:, :, : window.shape[1]].transpose(1, 2).flatten(1)  # [d, T*d]
-        return F.linear(window.flatten(1), taps, self.bias).unsqueeze(1)
+        return F.linear(window.flatten(1), taps, self.bias)
 
     def extra_repr(self) -> str:
         return f"{self.in_channels}, kernel_size={self.kernel_size[0]}"
@@ -63,17 +50,17 @@ class NoTemporalConv(nn.Module):
 
     kernel_size = (1,)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """`[B, L, d]` -> `[B, L, d]`."""
+    def forward(self, x: Tensor, layout: Layout) -> Tensor:
+        """`[*P, d]` -> `[*P, d]`."""
         return x
 
-    def after_linear(self, linear: nn.Linear, x: Tensor, lengths: Optional[Tensor]) -> Tensor:
+    def after_linear(self, linear: nn.Linear, x: Tensor, layout: Layout) -> Tensor:
         """`linear(x)`; see `TemporalConv.after_linear`."""
         return linear(x)
 
     def at_centre(self, window: Tensor) -> Tensor:
-        """`[B, 1, d]` -> `[B, 1, d]`."""
-        return window
+        """`[B, 1, d]` -> `[B, d]`."""
+        return window.squeeze(1)
 
 
 def window_before(last: Tensor, kernel_size: int, past_only: bool) -> Tensor:

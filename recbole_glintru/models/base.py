@@ -1,5 +1,7 @@
 """What every model of the package shares: a history goes in, the state that predicts its next item comes out."""
 
+from typing import Optional
+
 import torch
 import torch.nn.functional as F
 from recbole.model.abstract_recommender import SequentialRecommender
@@ -7,8 +9,9 @@ from recbole.utils import InputType
 from torch import Tensor, nn
 
 from recbole_glintru import settings
-from recbole_glintru.ops import histories
+from recbole_glintru.ops import histories, lengths
 from recbole_glintru.ops.counting import CountMultiplyAdds
+from recbole_glintru.ops.cross_entropy import catalogue_cross_entropy
 
 
 class NextItemRecommender(SequentialRecommender):
@@ -20,19 +23,22 @@ class NextItemRecommender(SequentialRecommender):
     Attributes:
         losses: the values of `loss_type` that the model can be trained with, and what each needs in a batch.
         length_invariant: whether a state depends on the history alone and not on how far it is padded. Batches of
-            such a model are cut to their longest history, which changes no result.
+            such a model are cut to their longest history, or into groups of like length, which changes no result.
+        packs_histories: whether `encode` computes no padding by itself, so that groups of like length save nothing.
         published_names: regular expressions and replacements that, applied in order, turn a parameter name of the
             authors' published code into the name here (`recbole_glintru.published`).
     """
 
     losses = {"CE": InputType.POINTWISE, "BPR": InputType.PAIRWISE}
     length_invariant = True
+    packs_histories = False
     published_names: tuple[tuple[str, str], ...] = ()
 
     def __init__(self, config, dataset):
         super().__init__(config, dataset)
         self.loss_type = settings.choice(config, "loss_type", self.losses)
         self.hidden_size = settings.integer(config, "hidden_size")
+        self.length_groups = settings.length_groups(config)
         self.item_embedding = nn.Embedding(self.n_items, self.hidden_size, padding_idx=0)
 
     # ------------------------------------------------------------------------------------- what a model implements
@@ -61,7 +67,11 @@ class NextItemRecommender(SequentialRecommender):
 
     def score_all_items(self, state: Tensor) -> Tensor:
         """Scores of every item, the padding item 0 included: state `[B, d]` -> `[B, V]`."""
-        return state @ self.item_embedding.weight.T
+        return F.linear(state, *self.catalogue())
+
+    def catalogue(self) -> tuple[Tensor, Optional[Tensor]]:
+        """What a state is multiplied with for its scores, `[V, d]`, and what is added to them, `[V]` or None."""
+        return self.item_embedding.weight, None
 
     @staticmethod
     def convert_published(name: str, tensor: Tensor) -> Tensor:
@@ -71,10 +81,26 @@ class NextItemRecommender(SequentialRecommender):
     # --------------------------------------------------------------------------------------------- RecBole's methods
 
     def forward(self, item_seq: Tensor, item_seq_len: Tensor, *context: Tensor) -> Tensor:
-        """`encode`, on no more columns than the batch needs: `[B, L]`, `[B]` -> `[B, d]`."""
-        if self.length_invariant:
-            item_seq = histories.trim(item_seq, item_seq_len)
-        return self.encode(item_seq, item_seq_len, *context)
+        """`encode`, on no more columns than the batch, or a group of rows of like length, needs.
+
+        Args:
+            item_seq: `[B, L] int64`, right-padded with 0.
+            item_seq_len: `[B] int64`, each from 1 to L.
+            context: what else `history` returns, `[B, ...]` each.
+
+        Returns:
+            `[B, d]`.
+        """
+        if not self.length_invariant:
+            return self.encode(item_seq, item_seq_len, *context)
+        if self.packs_histories:
+            return self.encode(histories.trim(item_seq, item_seq_len), item_seq_len, *context)
+
+        def encode(rows, longest):
+            others = (column[rows] for column in context)
+            return self.encode(item_seq[rows, :longest], item_seq_len[rows], *others)
+
+        return lengths.run(encode, item_seq_len, lengths.costs(self.length_groups, item_seq.device), self)
 
     def calculate_loss(self, interaction) -> Tensor:
         """The training loss of a batch, a scalar.
@@ -85,7 +111,7 @@ class NextItemRecommender(SequentialRecommender):
         state = self(*self.history(interaction))
         target = interaction[self.POS_ITEM_ID]
         if self.loss_type == "CE":
-            return F.cross_entropy(self.score_all_items(state), target)
+            return catalogue_cross_entropy(state, *self.catalogue(), target)
         margin = self.score_items(state, target) - self.score_items(state, interaction[self.NEG_ITEM_ID])
         return self.pairwise_loss(margin)
 

@@ -1,14 +1,18 @@
 """GLINT-RU: gated lightweight intelligent recurrent units for sequential recommendation."""
 
+from typing import Optional
+
 import torch
 from torch import Tensor, nn
 
 from recbole_glintru import settings
 from recbole_glintru.layers.dense_selective_gru import ACTIVATIONS, DenseSelectiveGRU
 from recbole_glintru.layers.gated_mlp import DataAwareGate, GatedMLP
+from recbole_glintru.layers.gru import GRU
 from recbole_glintru.layers.linear_attention import LinearAttention
 from recbole_glintru.models.base import NextItemRecommender
-from recbole_glintru.ops import histories
+from recbole_glintru.ops import layouts
+from recbole_glintru.ops.layouts import Layout
 
 
 class AttentionExpert(nn.Module):
@@ -31,9 +35,15 @@ class AttentionExpert(nn.Module):
             self.dropout = nn.Dropout(dropout_prob)
             self.norm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
 
-    def forward(self, x: Tensor, mask: Tensor, queries: Tensor) -> Tensor:
-        """x `[B, L, d]`, mask `[B, L] bool`, queries `[B, T, d]` -> `[B, T, d]`."""
-        context = self.attention(x, mask, queries)
+    def forward(self, x: Tensor, layout: Layout) -> Tensor:
+        """Every position: `[*P, d]` -> `[*P, d]`."""
+        return self._output(self.attention(x, layout), x)
+
+    def at_query(self, x: Tensor, layout: Layout, queries: Tensor) -> Tensor:
+        """One position of each history: x `[*P, d]`, queries `[B, d]` -> `[B, d]`."""
+        return self._output(self.attention.at_query(x, layout, queries), queries)
+
+    def _output(self, context: Tensor, queries: Tensor) -> Tensor:
         return self.norm(self.dropout(self.output(context)) + queries) if self.output_block else context
 
 
@@ -67,7 +77,6 @@ class GLINTRUBlock(nn.Module):
                 "use_gru=False and use_linear_attention=False: a block needs at least one of the two experts."
             )
 
-        self.mask_padding = settings.switch(config, "mask_padding")
         self.recurrent_expert = self.attention_expert = self.expert_mixing = self.gated_mlp = self.mlp_norm = None
         if use_gru:
             self.recurrent_expert = DenseSelectiveGRU(
@@ -79,7 +88,7 @@ class GLINTRUBlock(nn.Module):
                 gate_reduction=settings.integer(config, "gate_reduction", most=hidden_size),
                 gate_activation=settings.choice(config, "gate_activation", ACTIVATIONS),
                 gate_dropout_prob=settings.probability(config, "gate_dropout_prob"),
-                mask_padding=self.mask_padding,
+                mask_padding=settings.switch(config, "mask_padding"),
             )
         if use_linear_attention:
             self.attention_expert = AttentionExpert(
@@ -105,29 +114,35 @@ class GLINTRUBlock(nn.Module):
             if not share_block_norm:
                 self.mlp_norm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """The block at every position: x `[B, L, d]`, mask `[B, L] bool` -> `[B, L, d]`."""
-        recurrent = None if self.recurrent_expert is None else self.recurrent_expert(x, mask)
-        return self._behind_experts(x, mask, x, recurrent)
+    def forward(self, x: Tensor, layout: Layout) -> Tensor:
+        """The block at every position: `[*P, d]` -> `[*P, d]`."""
+        recurrent = None if self.recurrent_expert is None else self.recurrent_expert(x, layout)
+        attention = None if self.attention_expert is None else self.attention_expert(x, layout)
+        return self._behind_experts(x, recurrent, attention)
 
-    def at_last(self, x: Tensor, mask: Tensor, last: Tensor) -> Tensor:
-        """The block at the last item alone: x `[B, L, d]`, mask `[B, L] bool`, last `[B] int64` -> `[B, d]`.
+    def at_last(self, x: Tensor, layout: Layout, last: Tensor) -> Tensor:
+        """The block at the last item alone, which is all that is read of the topmost one.
 
-        Equal to `forward(x, mask)` at the positions `last`, without computing the others where nothing reads them.
+        Args:
+            x: `[*P, d]`.
+            layout: where those positions are.
+            last: `[B] int64`, the position of the last item, in the layout's order.
+
+        Returns:
+            `[B, d]`: what `forward` gives at those positions.
         """
-        x_last = histories.at_position(x, last).unsqueeze(1)
-        recurrent = None if self.recurrent_expert is None else self.recurrent_expert.at_last(x, mask, last)
-        return self._behind_experts(x, mask, x_last, recurrent).squeeze(1)
+        x_last = layout.at(x, last.unsqueeze(1)).squeeze(1)
+        recurrent = None if self.recurrent_expert is None else self.recurrent_expert.at_last(x, layout, last)
+        attention = None if self.attention_expert is None else self.attention_expert.at_query(x, layout, x_last)
+        return self._behind_experts(x_last, recurrent, attention)
 
-    def _behind_experts(self, x, mask, x_out, recurrent):
-        """x_out `[B, T, d]`: the positions of the block's input that are computed; recurrent: theirs, or None."""
-        if self.attention_expert is None:
-            mixed = recurrent
+    def _behind_experts(self, x: Tensor, recurrent: Optional[Tensor], attention: Optional[Tensor]) -> Tensor:
+        """The block's input and the experts' outputs at some positions, `[..., d]` each -> `[..., d]`."""
+        if recurrent is None or attention is None:
+            mixed = attention if recurrent is None else recurrent
         else:
-            visible = mask if self.mask_padding else torch.ones_like(mask)
-            attention = self.attention_expert(x, visible, x_out)
-            mixed = attention if recurrent is None else self.expert_mixing(recurrent, attention)
-        z = self.gate_norm(self.data_aware_gate(x_out, mixed) + x_out)
+            mixed = self.expert_mixing(recurrent, attention)
+        z = self.gate_norm(self.data_aware_gate(x, mixed) + x)
         if self.gated_mlp is None:
             return z
         norm = self.gate_norm if self.mlp_norm is None else self.mlp_norm  # published: one LayerNorm in both places
@@ -177,6 +192,7 @@ class GLINTRU(NextItemRecommender):
         self.length_invariant = settings.switch(config, "mask_padding")
         self.embedding_dropout = nn.Dropout(settings.probability(config, "embedding_dropout_prob"))
         n_layers = settings.integer(config, "n_layers", most=4)
+        self.packs_histories = n_layers == 1  # the attention of a lower block pads
         self.blocks = nn.ModuleList(GLINTRUBlock(config) for _ in range(n_layers))
         self.apply(self._initialise)
         if settings.choice(config, "pad_row_init", ("zero", "random")) == "zero":
@@ -190,15 +206,18 @@ class GLINTRU(NextItemRecommender):
         elif isinstance(module, nn.Linear):
             nn.init.xavier_uniform_(module.weight)
             nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.GRU):
+        elif isinstance(module, GRU):
             for name, parameter in module.named_parameters():
                 nn.init.xavier_uniform_(parameter) if name.startswith("weight") else nn.init.zeros_(parameter)
 
     def encode(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
         """The state at the last item, R of eq. 12: `[B, L] int64`, `[B] int64` -> `[B, d]`."""
-        mask = histories.valid_positions(item_seq_len, item_seq.shape[1])
-        x = self.embedding_dropout(self.item_embedding(item_seq))  # eq. 3, 4: no positions
+        length = item_seq.shape[1]
+        visible = item_seq_len if self.length_invariant else torch.full_like(item_seq_len, length)
+        layout = layouts.choose(visible, length)
+        last = layout.sort(item_seq_len - 1)
+        x = self.embedding_dropout(self.item_embedding(layout.arrange(item_seq)))  # eq. 3, 4: no positions
         *below, top = self.blocks
         for block in below:
-            x = block(x, mask)
-        return top.at_last(x, mask, item_seq_len - 1)
+            x = block(x, layout)
+        return layout.restore(top.at_last(x, layout, last))

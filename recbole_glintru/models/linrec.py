@@ -8,7 +8,8 @@ from recbole_glintru.layers.feed_forward import ACTIVATIONS, FeedForward
 from recbole_glintru.layers.linear_attention import LinearAttention
 from recbole_glintru.layers.position_embedding import PositionEmbedding
 from recbole_glintru.models.base import NextItemRecommender
-from recbole_glintru.ops import histories
+from recbole_glintru.ops import layouts
+from recbole_glintru.ops.layouts import Layout
 
 
 class LinRecBlock(nn.Module):
@@ -35,19 +36,18 @@ class LinRecBlock(nn.Module):
             layer_norm_eps=layer_norm_eps,
         )
 
-    def forward(self, x: Tensor, visible: Tensor, queries: Tensor) -> Tensor:
-        """The block's output at some of its positions.
+    def forward(self, x: Tensor, layout: Layout) -> Tensor:
+        """Every position: `[*P, d]` -> `[*P, d]`."""
+        return self._behind_attention(self.attention(x, layout), x)
 
-        Args:
-            x: `[B, L, d]`.
-            visible: `[B, L] bool`, the positions that the attention sees.
-            queries: `[B, T, d]`, the positions of x that are computed.
+    def at_last(self, x: Tensor, layout: Layout, last: Tensor) -> Tensor:
+        """The last item of each history alone: x `[*P, d]`, last `[B] int64` -> `[B, d]`."""
+        queries = layout.at(x, last.unsqueeze(1)).squeeze(1)
+        return self._behind_attention(self.attention.at_query(x, layout, queries), queries)
 
-        Returns:
-            `[B, T, d]`.
-        """
-        context = self.attention_output(self.attention(x, visible, queries))
-        return self.feed_forward(self.attention_norm(self.attention_dropout(context) + queries))
+    def _behind_attention(self, context: Tensor, queries: Tensor) -> Tensor:
+        context = self.attention_dropout(self.attention_output(context))
+        return self.feed_forward(self.attention_norm(context + queries))
 
 
 class LinRec(NextItemRecommender):
@@ -100,13 +100,11 @@ class LinRec(NextItemRecommender):
             ValueError: L is greater than `MAX_ITEM_LIST_LENGTH`.
         """
         length = item_seq.shape[1]
-        visible = histories.valid_positions(item_seq_len, length)
-        if not self.length_invariant:
-            visible = torch.ones_like(visible)
+        visible = item_seq_len if self.length_invariant else torch.full_like(item_seq_len, length)
+        layout = layouts.Padded(visible, length)
         x = self.item_embedding(item_seq) + self.position_embedding(length)
         x = self.input_dropout(self.input_norm(x))
         *below, top = self.blocks
         for block in below:
-            x = block(x, visible, queries=x)
-        queries = histories.at_position(x, item_seq_len - 1).unsqueeze(1)
-        return top(x, visible, queries).squeeze(1)
+            x = block(x, layout)
+        return top.at_last(x, layout, item_seq_len - 1)

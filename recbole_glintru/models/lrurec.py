@@ -1,7 +1,6 @@
 """LRURec: linear recurrent units for sequential recommendation."""
 
 import torch
-import torch.nn.functional as F
 from recbole.utils import InputType
 from torch import Tensor, nn
 
@@ -10,6 +9,7 @@ from recbole_glintru.layers.feed_forward import FeedForward
 from recbole_glintru.layers.linear_recurrent_unit import LinearRecurrentUnit
 from recbole_glintru.models.base import NextItemRecommender
 from recbole_glintru.ops import histories
+from recbole_glintru.ops.cross_entropy import catalogue_cross_entropy
 
 
 class LRURecBlock(nn.Module):
@@ -127,9 +127,9 @@ class LRURec(NextItemRecommender):
         """Scores of one item a row: state `[B, d]`, items `[B]` -> `[B]`."""
         return super().score_items(state, items) + self.item_bias[items]
 
-    def score_all_items(self, state: Tensor) -> Tensor:
-        """Scores of every item, the padding item 0 included: state `[B, d]` -> `[B, V]`."""
-        return super().score_all_items(state) + self.item_bias
+    def catalogue(self) -> tuple[Tensor, Tensor]:
+        """The item table `[V, d]` and the bias of each item `[V]`."""
+        return self.item_embedding.weight, self.item_bias
 
     def calculate_loss(self, interaction) -> Tensor:
         """The training loss of a batch, a scalar.
@@ -144,4 +144,4 @@ class LRURec(NextItemRecommender):
         mask = histories.valid_positions(item_seq_len, item_seq.shape[1])
         target = item_seq.roll(-1, dims=1)
         target[torch.arange(len(target), device=target.device), item_seq_len - 1] = interaction[self.POS_ITEM_ID]
-        return F.cross_entropy(self.score_all_items(self.encode_all(item_seq)[mask]), target[mask])
+        return catalogue_cross_entropy(self.encode_all(item_seq)[mask], *self.catalogue(), target[mask])

@@ -8,7 +8,8 @@ from recbole_glintru import settings
 from recbole_glintru.layers.gru import GRU
 from recbole_glintru.layers.temporal_conv import TemporalConv
 from recbole_glintru.models.mamba4rec import Mamba4Rec, make_mamba
-from recbole_glintru.ops.histories import at_position, valid_positions
+from recbole_glintru.ops import layouts
+from recbole_glintru.ops.histories import at_position
 
 KERNEL_SIZE = 3
 MIXING_START = (0.8, 0.1, 0.1)  # GRU, reversed, forward
@@ -65,9 +66,9 @@ class GatedBidirectionalMamba(nn.Module):
         return x.gather(1, source.unsqueeze(-1).expand_as(x))
 
     def _recur(self, x: Tensor, lengths: Tensor) -> Tensor:
-        if self.published:
-            return self.gru(self.conv(x))
-        return self.gru(self.conv(x * valid_positions(lengths, x.shape[1]).unsqueeze(-1)), lengths)
+        length = x.shape[1]
+        layout = layouts.choose(torch.full_like(lengths, length) if self.published else lengths, length)
+        return layout.pad(self.gru(self.conv(layout.arrange(x), layout), layout))
 
     def _mix(self, x, flipped, y, y_flipped, recurrent):
         a, a_flipped = x + self.forward_gate_input(x), flipped + self.reversed_gate_input(flipped)

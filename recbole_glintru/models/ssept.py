@@ -190,9 +190,10 @@ class SSEPT(NextItemRecommender):
         """Scores of one item a row: state `[B, d + 1]`, items `[B]` -> `[B]`."""
         return super().score_items(state[:, :-1], items) + state[:, -1]
 
-    def score_all_items(self, state: Tensor) -> Tensor:
-        """Scores of every item, the padding item 0 included: state `[B, d + 1]` -> `[B, V]`."""
-        return super().score_all_items(state[:, :-1]) + state[:, -1:]
+    def catalogue(self) -> tuple[Tensor, None]:
+        """The item table with a column of ones, which the user's part of the score is multiplied with: `[V, d + 1]`."""
+        items = self.item_embedding.weight
+        return torch.cat([items, items.new_ones(len(items), 1)], dim=1), None
 
     def calculate_loss(self, interaction) -> Tensor:
         """The training loss of a batch, a scalar.

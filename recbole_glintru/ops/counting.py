@@ -4,7 +4,13 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 _aten = torch.ops.aten
-_FACTORS = {_aten.mm: (0, 1), _aten.bmm: (0, 1), _aten.addmm: (1, 2), _aten.baddbmm: (1, 2)}  # which arguments
+_FACTORS = {  # which arguments
+    _aten.mm: (0, 1),
+    _aten.bmm: (0, 1),
+    _aten.addmm: (1, 2),
+    _aten.addmm_: (1, 2),
+    _aten.baddbmm: (1, 2),
+}
 
 
 class CountMultiplyAdds(TorchDispatchMode):

@@ -192,11 +192,11 @@ def test_only_what_the_last_position_needs_is_computed():
         "data_aware_gate",
     ):
         module = block.get_submodule(name)
-        module.register_forward_hook(lambda _, inputs, __, name=name: seen.update({name: inputs[0].shape[1]}))
+        module.register_forward_hook(lambda _, inputs, __, name=name: seen.update({name: inputs[0].shape[:-1]}))
     model(*make_histories([200, 3]))
     assert seen == {
-        "recurrent_expert.selective_gate": 2,
-        "attention_expert.output": 1,
-        "gated_mlp": 1,
-        "data_aware_gate": 1,
+        "recurrent_expert.selective_gate": (2, 2),
+        "attention_expert.output": (2,),
+        "gated_mlp": (2,),
+        "data_aware_gate": (2,),
     }

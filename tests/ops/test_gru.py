@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from recbole_glintru.layers.gru import GRU
-from recbole_glintru.ops.gru import gru, gru_reference
+from recbole_glintru.ops.gru import gru_reference, packed_gru
+from recbole_glintru.ops.layouts import Packed, Padded
 
 SHAPES = [(1, 1, 4), (1, 7, 3), (3, 1, 8), (17, 5, 6), (63, 20, 5), (2, 65, 32)]
 
@@ -20,6 +21,12 @@ def problem(rows, length, d, bias, dtype=torch.float64, inputs=None):
         tensors.update(bias_ih=draw(3 * d), bias_hh=draw(3 * d))
     lengths = torch.randint(1, length + 1, (rows,), generator=generator)
     return tensors, lengths, torch.randn(rows, length, d, generator=generator, dtype=dtype)
+
+
+def gru(x, lengths, *weights, **named_weights):
+    """`packed_gru` with the signature of `gru_reference`."""
+    layout = Packed(lengths, x.shape[1])
+    return layout.pad(packed_gru(layout.arrange(x), layout.counts, *weights, **named_weights))
 
 
 @pytest.mark.parametrize("bias", [False, True], ids=["no-bias", "bias"])
@@ -52,9 +59,14 @@ def test_layer_equals_torch(num_layers, bias):
     torch.manual_seed(0)
     layer = GRU(8, num_layers, bias)
     x, lengths = torch.randn(4, 11, 8), torch.tensor([11, 3, 7, 1])
-    expected, actual = torch.nn.GRU.forward(layer, x)[0], layer(x, lengths)
-    for row, length in enumerate(lengths):
-        torch.testing.assert_close(actual[row, :length], expected[row, :length], rtol=0, atol=1e-6)
+    plain = torch.nn.GRU(8, 8, num_layers, bias=bias, batch_first=True)
+    plain.load_state_dict(layer.state_dict())
+    expected = plain(x)[0]
+    for layout in (Packed(lengths, 11), Padded(lengths, 11)):
+        actual = layout.pad(layer(layout.arrange(x), layout))
+        for row, length in enumerate(lengths):
+            torch.testing.assert_close(actual[row, :length], expected[row, :length], rtol=0, atol=1e-6)
+            assert not actual[row, length:].any()
 
 
 def test_padding_is_not_computed():

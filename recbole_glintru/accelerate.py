@@ -1,0 +1,221 @@
+"""The savings of this package's models for RecBole's own and anybody's: `accelerate(model)`, or `accelerate: True`.
+
+1. `predict` encodes each distinct history once: RecBole's sampled evaluation repeats it for every candidate.
+2. `forward` runs on groups of rows of like length, each cut to its own longest history (`ops/lengths.py`).
+
+Both are exact for a model whose states do not depend on how far a history is padded nor on the other rows of the
+batch. Whether that is so is found out, not believed: see `padding_check.py`.
+"""
+
+import functools
+from dataclasses import dataclass
+from typing import Optional, Union
+
+import torch
+import torch.nn.functional as F
+from recbole.model.abstract_recommender import SequentialRecommender
+from recbole.model.sequential_recommender.bert4rec import BERT4Rec
+from torch import Tensor
+
+from recbole_glintru import padding_check, settings
+from recbole_glintru.models.base import NextItemRecommender
+from recbole_glintru.ops import histories, lengths
+
+
+class NotInvariant(ValueError):
+    """A model to which the savings would not be exact, or cannot be shown to be; the message has the reason."""
+
+
+def accelerate(model, length_groups: Union[bool, str, lengths.Costs] = True):
+    """Let a sequential model encode each distinct history once in `predict`, and no more padding than pays.
+
+    The model is changed in place and returned: its class becomes a subclass of what it was, of the same name. Its
+    parameters, `state_dict` and checkpoints, random state and training mode stay as they are. Scores, loss and
+    gradients are the same up to rounding, though dropout draws other random numbers. A model of this package has both
+    savings already and is returned as it is.
+
+    Args:
+        model: a `SequentialRecommender`; its histories are the two-dimensional integer tensors of `forward`.
+        length_groups: the groups, as in `recbole_glintru.settings.length_groups`.
+
+    Raises:
+        NotInvariant: on random histories and weights its scores, its loss or its gradients are not the same, or
+            cannot be had without the training data. The model is left as it was. Embedding rows of the padding item
+            are checked as they are, for training leaves them so.
+    """
+    plain = type(model)
+    if isinstance(model, (NextItemRecommender, Accelerated)):
+        return model
+    if not isinstance(model, SequentialRecommender):
+        raise NotInvariant(f"{plain.__name__} cannot be accelerated: it is no sequential model, it has no histories.")
+    model._acceleration = _Acceleration(lengths.Costs(0.0, 0.0))  # for the check: every length is a group
+    try:
+        padding_check.check(model, plain, accelerated_class(plain))
+        if model._acceleration.per_position is None:
+            raise padding_check.Differs("its forward takes no item histories")
+    except padding_check.Differs as reason:
+        del model._acceleration
+        raise NotInvariant(f"{plain.__name__} cannot be accelerated: {reason}.") from None
+    model._acceleration.length_groups = length_groups
+    model.__class__ = accelerated_class(plain)
+    return model
+
+
+def on_request(config, model) -> None:
+    """Accelerate the model of a trainer where its settings say `accelerate: True`.
+
+    Raises:
+        ValueError: `accelerate` is neither True nor False.
+        NotInvariant: the model cannot be accelerated.
+    """
+    if config["accelerate"] is not None and settings.switch(config, "accelerate"):
+        accelerate(model, settings.length_groups(config))
+
+
+@dataclass
+class _Acceleration:
+    """What an accelerated model remembers.
+
+    Attributes:
+        length_groups: how batches are cut into groups.
+        per_position: whether `forward` returns a state for each position, `[B, L, ...]`, not only one for each row;
+            None until it has been seen.
+        scoring: whether `predict` is running.
+    """
+
+    length_groups: Union[bool, str, lengths.Costs]
+    per_position: Optional[bool] = None
+    scoring: bool = False
+
+
+class Accelerated:
+    """Stands before the class of a model: its methods are the model's own, with the two savings around them."""
+
+    def forward(self, *arguments, **keywords):
+        """The model's own `forward`, of fewer rows and fewer columns."""
+        batch = _Batch(arguments, keywords)
+        if batch.item_seq is None:
+            return super().forward(*arguments, **keywords)
+        if self._acceleration.per_position is None:
+            self._acceleration.per_position = _is_per_position(super().forward, batch)
+        distinct = batch.distinct_rows() if self._acceleration.scoring and not self.training else None
+        if distinct is None:
+            return self._in_groups(batch)
+        first, inverse = distinct
+        return self._in_groups(batch.part(first, batch.width))[inverse]
+
+    def _in_groups(self, batch):
+        encode = super().forward
+
+        def encode_rows(rows, longest):
+            part = batch.part(rows, longest)
+            states = part.encoded_by(encode)
+            if not self._acceleration.per_position:
+                return states
+            return F.pad(states, (0, 0) * (states.dim() - 2) + (0, batch.width - longest))  # where nothing is read
+
+        costs = lengths.costs(self._acceleration.length_groups, batch.item_seq.device)
+        return lengths.run(encode_rows, batch.history_lengths(), costs, self)
+
+    def predict(self, interaction):
+        """The model's own `predict`, with each distinct history encoded once."""
+        self._acceleration.scoring = True
+        try:
+            return super().predict(interaction)
+        finally:
+            self._acceleration.scoring = False
+
+    def __reduce_ex__(self, protocol):
+        """Copies and pickles name the model's own class: this one is made at run time."""
+        return _rebuild, (type(self).__bases__[-1],), self.__dict__
+
+
+class _MaskAtOnce:
+    """BERT4Rec's histories with the mask item behind the last one, in one operation instead of one a row."""
+
+    def reconstruct_test_data(self, item_seq, item_seq_len):
+        """`[B, L]`, `[B]` -> `[B, L]`: each history with the mask item behind it, without its first item."""
+        masked = F.pad(item_seq, (0, 1)).scatter(1, item_seq_len.unsqueeze(1), self.mask_token)
+        return masked[:, 1:]
+
+
+@functools.cache
+def accelerated_class(plain: type) -> type:
+    """The class that a model of the class `plain` has once it is accelerated."""
+    bases = (Accelerated, plain)
+    if getattr(plain, "reconstruct_test_data", None) is BERT4Rec.reconstruct_test_data:
+        bases = (Accelerated, _MaskAtOnce, plain)
+    return type(plain.__name__, bases, {"__module__": plain.__module__, "__doc__": plain.__doc__})
+
+
+def _rebuild(plain):
+    kind = accelerated_class(plain)
+    return kind.__new__(kind)
+
+
+class _Batch:
+    """The arguments of one call of `forward`, B rows each, and which of them follow the positions of a history.
+
+    Attributes:
+        item_seq: `[B, L]`, the first two-dimensional integer tensor among them, or None.
+        width: L. What has B rows and L columns is cut with the histories.
+    """
+
+    def __init__(self, arguments, keywords):
+        self.arguments, self.keywords = tuple(arguments), keywords
+        self.tensors = [value for value in (*self.arguments, *keywords.values()) if isinstance(value, Tensor)]
+        self.item_seq = next((tensor for tensor in self.tensors if tensor.dim() == 2 and _is_integer(tensor)), None)
+        self.width = 0 if self.item_seq is None else self.item_seq.shape[1]
+
+    def history_lengths(self) -> Tensor:
+        """`[B]`: up to the last item that is not padding, at least 1, over all that is cut."""
+        positions = torch.arange(1, self.width + 1, device=self.item_seq.device)
+        sequences = [tensor for tensor in self.tensors if self._is_cut(tensor) and _is_integer(tensor)]
+        return torch.stack([((tensor != 0) * positions).amax(dim=1) for tensor in sequences]).amax(dim=0).clamp(min=1)
+
+    def part(self, rows: lengths.Rows, longest: int) -> "_Batch":
+        """Some of the rows, without the columns behind `longest`."""
+
+        def of(value):
+            if not self._has_rows(value):
+                return value
+            return value[rows, :longest] if self._is_cut(value) else value[rows]
+
+        return _Batch(map(of, self.arguments), {key: of(value) for key, value in self.keywords.items()})
+
+    def distinct_rows(self):
+        """What `histories.distinct_rows` returns of the arguments, or None where it would save nothing."""
+        columns = [tensor for tensor in self.tensors if self._has_rows(tensor)]
+        if not all(map(_is_integer, columns)):
+            return None
+        first, inverse = histories.distinct_rows(columns)
+        return None if len(first) == len(inverse) else (first, inverse)
+
+    def encoded_by(self, encode) -> Tensor:
+        """The output of `encode`, a tensor of B rows; some models squeeze a single row away."""
+        output, rows = encode(*self.arguments, **self.keywords), len(self.item_seq)
+        if not isinstance(output, Tensor):
+            raise TypeError(f"forward returns a {type(output).__name__}, not a tensor")
+        if output.dim() == 0 and rows == 1:
+            return output.unsqueeze(0)
+        if output.dim() == 0 or len(output) != rows:
+            raise ValueError(f"forward makes {list(output.shape)} of {rows} histories")
+        return output
+
+    def _has_rows(self, value):
+        return isinstance(value, Tensor) and value.dim() > 0 and len(value) == len(self.item_seq)
+
+    def _is_cut(self, tensor):
+        return tensor.dim() > 1 and tensor.shape[:2] == self.item_seq.shape
+
+
+def _is_integer(tensor):
+    return not tensor.is_floating_point() and tensor.dtype is not torch.bool
+
+
+def _is_per_position(encode, batch) -> bool:
+    """Whether the output of `encode` is as wide as its histories."""
+    shortest, row = batch.history_lengths().min(dim=0)
+    widths = {int(shortest), batch.width}
+    shapes = [(batch.part(row.view(1), width).encoded_by(encode).shape, width) for width in widths]
+    return all(len(shape) > 2 and shape[1] == width for shape, width in shapes)

@@ -1,0 +1,137 @@
+"""Softmax cross-entropy over all items, without a tensor of the size batch times catalogue.
+
+The scores of a piece of the batch, or of the catalogue, are turned into their share of the gradients while they are in
+the cache, in the forward pass already: the loss is a scalar, so that its own gradient is a factor that can come later.
+"""
+
+from typing import Optional
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from recbole_glintru.ops.tracing import is_traced
+
+PIECE = 1 << 21  # scores at a time: 8 MiB in float32
+FEWEST_ROWS = 32  # of a product that still runs at full speed
+MOST_WHOLE = 1 << 26  # scores that may stand in a GPU's memory at once
+
+
+def catalogue_cross_entropy_reference(state: Tensor, weight: Tensor, bias: Optional[Tensor], target: Tensor) -> Tensor:
+    """The mean of -log softmax(state weight^T + bias)[target].
+
+    Args:
+        state: `[B, d]`.
+        weight: `[V, d]`, the items; bias: `[V]` or None.
+        target: `[B] int64`.
+
+    Returns:
+        A scalar.
+    """
+    return F.cross_entropy(F.linear(state, weight, bias), target)
+
+
+def catalogue_cross_entropy(state: Tensor, weight: Tensor, bias: Optional[Tensor], target: Tensor) -> Tensor:
+    """`catalogue_cross_entropy_reference`, in pieces where that is faster or spares memory.
+
+    On a CPU always: whole tensors of scores leave the cache, and the memory for them is made anew at every step. On
+    other devices, and in mixed precision, from `MOST_WHOLE` scores on.
+    """
+    plain = state.device.type != "cpu" or torch.is_autocast_enabled() or _autocast_on_cpu()
+    if is_traced() or (plain and len(state) * len(weight) <= MOST_WHOLE):
+        return catalogue_cross_entropy_reference(state, weight, bias, target)
+    weight, bias = weight.to(state.dtype), None if bias is None else bias.to(state.dtype)
+    needed = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (state, weight, bias))
+    return _InPieces.apply(state, weight, bias, target, needed)
+
+
+def _autocast_on_cpu() -> bool:
+    try:
+        return torch.is_autocast_enabled("cpu")
+    except TypeError:  # PyTorch before 2.4
+        return torch.is_autocast_cpu_enabled()
+
+
+class _InPieces(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, state, weight, bias, target, needed):
+        with torch.autocast(device_type=state.device.type, enabled=False):
+            by_rows = len(weight) * FEWEST_ROWS <= PIECE
+            losses, *gradients = (_by_rows if by_rows else _by_items)(state, weight, bias, target, needed)
+        ctx.save_for_backward(*gradients)
+        return losses.mean()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_loss):
+        grad_state, grad_weight, grad_bias = ctx.saved_tensors
+        factor = grad_loss / len(grad_state)
+        grad_bias = None if grad_bias is None else grad_bias * factor
+        return grad_state * factor, grad_weight * factor, grad_bias, None, None
+
+
+def _gradients(state, weight, bias, needed):
+    """Zeros for the gradients of the sum of the losses."""
+    if not needed:
+        return None, None, None
+    return torch.zeros_like(state), torch.zeros_like(weight), None if bias is None else torch.zeros_like(bias)
+
+
+def _scores(state, weight, bias, out):
+    return torch.mm(state, weight.T, out=out) if bias is None else torch.addmm(bias, state, weight.T, out=out)
+
+
+def _by_rows(state, weight, bias, target, needed):
+    """All items for some rows at a time: three products, as whole."""
+    gradients = grad_state, grad_weight, grad_bias = _gradients(state, weight, bias, needed)
+    losses = state.new_empty(len(state))
+    rows = min(len(state), PIECE // len(weight))
+    buffer = state.new_empty(rows, len(weight))
+    for start in range(0, len(state), rows):
+        piece = slice(start, start + rows)
+        aim = target[piece].unsqueeze(1)
+        scores = _scores(state[piece], weight, bias, buffer[: len(aim)])
+        greatest, hit = scores.amax(dim=1), scores.gather(1, aim).squeeze(1)
+        probabilities = torch.softmax(scores, dim=1, out=scores)
+        # The greatest probability is 1/sum(exp(score - greatest)), at least 1/V: its logarithm loses nothing.
+        losses[piece] = greatest - probabilities.amax(dim=1).log() - hit
+        if needed:
+            probabilities.scatter_add_(1, aim, probabilities.new_full(aim.shape, -1))
+            torch.mm(probabilities, weight, out=grad_state[piece])
+            grad_weight.addmm_(probabilities.T, state[piece])
+            if bias is not None:
+                grad_bias += probabilities.sum(dim=0)
+    return losses, *gradients
+
+
+def _by_items(state, weight, bias, target, needed):
+    """Some items for all rows at a time: the scores are computed twice, for an item's share needs all the others'."""
+    gradients = grad_state, grad_weight, grad_bias = _gradients(state, weight, bias, needed)
+    items = max(1, PIECE // len(state))
+    buffer = state.new_empty(len(state), min(items, len(weight)))
+
+    def pieces():
+        for start in range(0, len(weight), items):
+            piece = slice(start, min(start + items, len(weight)))
+            own = None if bias is None else bias[piece]
+            yield piece, _scores(state, weight[piece], own, buffer[:, : piece.stop - start].contiguous())
+
+    # Apart, for exp(score - greatest) / total keeps digits that exp(score - logsumexp) loses where scores are large.
+    greatest, total = state.new_full((len(state), 1), -torch.inf), state.new_zeros(len(state), 1)
+    for _, scores in pieces():
+        before, greatest = greatest, torch.maximum(greatest, scores.amax(dim=1, keepdim=True))
+        total = total * (before - greatest).exp() + scores.sub_(greatest).exp_().sum(dim=1, keepdim=True)
+    hit = (state * weight[target]).sum(dim=1) + (0 if bias is None else bias[target])
+    if needed:
+        for piece, scores in pieces():
+            shares = scores.sub_(greatest).exp_().div_(total)
+            grad_state.addmm_(shares, weight[piece])
+            torch.mm(shares.T, state, out=grad_weight[piece])
+            if bias is not None:
+                torch.sum(shares, dim=0, out=grad_bias[piece])
+        grad_state -= weight[target]
+        grad_weight.index_add_(0, target, state, alpha=-1)
+        if bias is not None:
+            grad_bias.index_add_(0, target, torch.ones_like(hit), alpha=-1)
+    return (greatest + total.log()).squeeze(1) - hit, *gradients

@@ -1,0 +1,215 @@
+"""How the positions of a batch of histories lie in memory, and the few operations that depend on it.
+
+A linear layer, an activation or dropout treats every position alike: it takes a tensor `[*P, d]` and need not know what
+the positions P are. A layout holds the rest: what stands where, sums over a history, neighbours in time, one position
+of each history. Two layouts answer to the same methods:
+
+* `Padded`: P = (B, L), as RecBole's batches come. For GPUs, for `torch.compile` and for export.
+* `Packed`: P = (N,), the N real positions alone, one time step after the other and in each step the longest histories
+  first. A step is one contiguous block, and the next one continues its first rows, so that a recurrence needs neither
+  a mask nor a copy. No padding is computed. For CPUs.
+
+Tensors with one row per history have the layout's order inside it: `sort` brings them there, `restore` back.
+"""
+
+from typing import Union
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from recbole_glintru.ops.tracing import is_traced
+
+
+def choose(lengths: Tensor, length: int) -> "Layout":
+    """The layout that is fastest for histories of `lengths` (`[B] int64`, each from 1 to `length`)."""
+    if lengths.device.type != "cpu" or is_traced():
+        return Padded(lengths, length)
+    return Packed(lengths, length)
+
+
+class Padded:
+    """Positions `(B, L)`, of which `lengths` `[B] int64` are real in each row; the others are computed and not read."""
+
+    def __init__(self, lengths: Tensor, length: int):
+        self.lengths = lengths
+        self.length = length
+        self.mask = torch.arange(length, device=lengths.device) < lengths.unsqueeze(1)  # [B, L]
+
+    def sort(self, x: Tensor) -> Tensor:
+        """`[B, ...]` in the order of the batch -> in the layout's order."""
+        return x
+
+    def restore(self, x: Tensor) -> Tensor:
+        """`[B, ...]` in the layout's order -> in the order of the batch."""
+        return x
+
+    def arrange(self, x: Tensor) -> Tensor:
+        """`[B, L, ...]` in the order of the batch -> `[*P, ...]`."""
+        return x
+
+    def pad(self, x: Tensor) -> Tensor:
+        """`[*P, ...]` -> `[B, L, ...]` in the order of the batch, zeros in the padding."""
+        return x * self._mask_for(x)
+
+    def spread(self, x: Tensor) -> Tensor:
+        """`[B, ...]` -> what broadcasts with `[*P, ...]`: each position has its history's row."""
+        return x.unsqueeze(1)
+
+    def collect(self, x: Tensor) -> Tensor:
+        """`[*P, ...]` -> `[B, ...]`: the sum over the real positions of each history."""
+        return (x * self._mask_for(x)).sum(dim=1)
+
+    def contains(self, positions: Tensor) -> Tensor:
+        """Whether each history has these positions: `[B, T] int64` -> `[B, T] bool`."""
+        return (positions >= 0) & (positions < self.lengths.unsqueeze(1))
+
+    def at(self, x: Tensor, positions: Tensor) -> Tensor:
+        """Some positions of each history: x `[*P, d]`, positions `[B, T] int64` -> `[B, T, d]`.
+
+        What is returned for a position that the history does not have means nothing.
+        """
+        rows = torch.arange(len(x), device=x.device).unsqueeze(1)
+        return x[rows, positions.clamp(0, self.length - 1)]
+
+    def shifted_sum(self, products: Tensor) -> Tensor:
+        """The second half of a centred convolution: the products of its k taps, each moved to where it belongs, added.
+
+        Args:
+            products: `[*P, k, d]`, odd k.
+
+        Returns:
+            `[*P, d]`: y_t = sum_j products[t + j - (k-1)/2, j], zeros outside the history.
+        """
+        taps, reach = products.shape[2], products.shape[2] // 2
+        padded = torch.nn.functional.pad(products * self._mask_for(products), (0, 0, 0, 0, reach, reach))
+        return sum(padded[:, j : j + self.length, j] for j in range(taps))
+
+    def _mask_for(self, x: Tensor) -> Tensor:
+        return self.mask.reshape(*self.mask.shape, *(1 for _ in x.shape[2:]))
+
+
+class Packed:
+    """Positions `(N,)`: the real ones, ordered by step and in each step by descending length of the history.
+
+    Attributes:
+        lengths: `[B] int64`, longest first.
+        counts: for each step how many histories have it; they are the first so many of the step before.
+        ranks: `[N] int64`, which history, counted in the layout's order, a position belongs to.
+        steps: `[N] int64`, its position in that history.
+    """
+
+    def __init__(self, lengths: Tensor, length: int):
+        self.lengths, self.order = torch.sort(lengths, descending=True, stable=True)
+        self.length = length
+        running = torch.arange(length).unsqueeze(1) < self.lengths  # [L, B]
+        self.steps, self.ranks = running.nonzero(as_tuple=True)
+        counts = running.sum(dim=1)
+        self.counts = counts[counts > 0].tolist()
+        self._starts = torch.nn.functional.pad(counts.cumsum(0), (1, 0))  # [L + 1], of each step
+
+    def sort(self, x: Tensor) -> Tensor:
+        return x[self.order]
+
+    def restore(self, x: Tensor) -> Tensor:
+        return torch.empty_like(x).index_copy(0, self.order, x)
+
+    def arrange(self, x: Tensor) -> Tensor:
+        return x[self.order[self.ranks], self.steps]
+
+    def pad(self, x: Tensor) -> Tensor:
+        padded = x.new_zeros(len(self.order), self.length, *x.shape[1:])
+        return padded.index_put((self.order[self.ranks], self.steps), x)
+
+    def spread(self, x: Tensor) -> Tensor:
+        return _Spread.apply(x, self.counts)
+
+    def collect(self, x: Tensor) -> Tensor:
+        return _Collect.apply(x, self.counts)
+
+    def contains(self, positions: Tensor) -> Tensor:
+        return (positions >= 0) & (positions < self.lengths.unsqueeze(1))
+
+    def at(self, x: Tensor, positions: Tensor) -> Tensor:
+        ranks = torch.arange(len(positions)).unsqueeze(1)
+        places = self._starts[positions.clamp(0, self.length - 1)] + ranks
+        return x[torch.where(self.contains(positions), places, 0)]
+
+    def shifted_sum(self, products: Tensor) -> Tensor:
+        return _ShiftedSum.apply(products, self.counts)
+
+
+Layout = Union[Padded, Packed]
+
+
+def blocks(counts: list[int]) -> list[slice]:
+    """Where each step of a packed tensor lies, from the number of histories that have it."""
+    starts = [0]
+    for count in counts:
+        starts.append(starts[-1] + count)
+    return [slice(start, stop) for start, stop in zip(starts, starts[1:])]
+
+
+def _spread(x, counts):
+    spread = x.new_empty(sum(counts), *x.shape[1:])
+    return torch.cat([x[:count] for count in counts], out=spread)
+
+
+def _collect(x, counts):
+    total = x[: counts[0]].clone()
+    for count, block in zip(counts[1:], blocks(counts)[1:]):
+        total[:count] += x[block]
+    return total
+
+
+class _Spread(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, counts):
+        ctx.counts = counts
+        return _spread(x, counts)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        return _collect(grad, ctx.counts), None
+
+
+class _Collect(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, counts):
+        ctx.counts = counts
+        return _collect(x, counts)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        return _spread(grad, ctx.counts), None
+
+
+class _ShiftedSum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, products, counts):
+        ctx.counts, ctx.shape = counts, products.shape
+        y = products[:, products.shape[1] // 2].clone()
+        for tap, here, there in _shifts(counts, products.shape[1]):
+            y[here] += products[there, tap]
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_y):
+        grad = grad_y.new_zeros(ctx.shape)
+        grad[:, ctx.shape[1] // 2] = grad_y
+        for tap, here, there in _shifts(ctx.counts, ctx.shape[1]):
+            grad[there, tap] = grad_y[here]
+        return grad, None
+
+
+def _shifts(counts, taps):
+    """For each tap but the middle one and each step: the rows that read, and those of another step that they read."""
+    steps = blocks(counts)
+    for tap in range(taps):
+        distance = tap - taps // 2
+        for early, late in zip(steps, steps[abs(distance) :]) if distance else ():
+            continued = slice(early.start, early.start + late.stop - late.start)  # histories that have both steps
+            yield (tap, continued, late) if distance > 0 else (tap, late, continued)

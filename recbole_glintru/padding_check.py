@@ -1,0 +1,229 @@
+"""Whether a sequential model gives the same scores, loss and gradients when it is accelerated.
+
+Both are computed on random histories, some of them repeated, with the weights moved at random, so that nothing is
+hidden by a bias that starts at zero, on the CPU, where a wrong index is an exception. In training mode all dropout is
+off. The model comes out as it went in, and so do all random generators.
+"""
+
+import contextlib
+import random
+
+import numpy as np
+import torch
+from recbole.data.interaction import Interaction
+from torch import Tensor, nn
+
+TOLERANCE = 1e-5  # of the largest value, in float32: rounding stays below 2e-6, a real dependence is far above
+
+
+class Differs(Exception):
+    """The message says what differs, and by how much."""
+
+
+def check(model, plain: type, accelerated: type) -> None:
+    """Compare a model of the class `plain` with itself as one of the class `accelerated`.
+
+    Raises:
+        Differs: they differ, or there is something that cannot be compared.
+    """
+    with _on_the_bench(model):
+        training, scoring = _random_batches(model)
+        compared = [
+            _compare(model, plain, accelerated, _scores("predict", scoring), "scores"),
+            _compare(model, plain, accelerated, _scores("full_sort_predict", training), "scores of all items"),
+        ]
+        if not any(compared):
+            raise Differs("it neither predicts nor ranks")
+        _prepare_training(model)
+        if not _compare(model, plain, accelerated, _loss_and_gradients(training), "loss or gradients"):
+            raise Differs("it has no loss")
+
+
+def _compare(model, plain, accelerated, outcome, name) -> bool:
+    """Compare one outcome; False where the model does not offer it."""
+    try:
+        expected = _run(model, plain, outcome)
+    except (NotImplementedError, AssertionError):  # RecBole's ways of saying so
+        return False
+    except Exception as error:
+        raise Differs(f"its {name} cannot be had from histories, items and users alone ({_line(error)})") from error
+    try:
+        actual = _run(model, accelerated, outcome)
+    except Exception as error:
+        raise Differs(f"it cannot do without the padding of a history ({_line(error)})") from error
+    difference = _largest_difference(expected, actual)
+    if not difference <= TOLERANCE:
+        raise Differs(f"its {name} change with the padding of a history, by {difference:.1g} of the largest")
+    return True
+
+
+def _run(model, kind, outcome) -> list[Tensor]:
+    """The outcome of the model as one of the class `kind`, under one seed."""
+    before = type(model)
+    torch.default_generator.manual_seed(0)  # not torch.manual_seed, which would seed the GPUs as well
+    random.seed(0)
+    np.random.seed(0)
+    model.__class__ = kind
+    try:
+        return outcome(model)
+    finally:
+        model.__class__ = before
+
+
+def _scores(method, batch):
+    def outcome(model):
+        with torch.no_grad():
+            return [getattr(model, method)(_copy(batch))]
+
+    return outcome
+
+
+def _loss_and_gradients(batch):
+    def outcome(model):
+        with torch.enable_grad():
+            losses = model.calculate_loss(_copy(batch))
+            losses = list(losses) if isinstance(losses, tuple) else [losses]
+            parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+            gradients = torch.autograd.grad(sum(losses), parameters, allow_unused=True)
+        gradients = [torch.zeros(()) if gradient is None else gradient.flatten() for gradient in gradients]
+        return [torch.stack(losses).detach(), torch.cat([gradient.view(-1) for gradient in gradients])]
+
+    return outcome
+
+
+def _largest_difference(expected, actual) -> float:
+    """The greatest difference in two lists of tensors, each relative to the largest value of its tensor."""
+    differences = []
+    for one, other in zip(expected, actual):
+        if one.shape != other.shape:
+            return float("inf")
+        scale = one[one.isfinite()].abs().max() if one.isfinite().any() else torch.tensor(1.0)
+        difference = torch.where(one == other, 0.0, (one - other).abs())  # -inf in both is no difference
+        differences.append((difference.max() / scale.clamp(min=1e-6)).item())
+    return max(differences)
+
+
+def _line(error) -> str:
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"
+
+
+# --------------------------------------------------------------------------------------------------------- the batch
+
+
+def _random_batches(model) -> tuple[Interaction, Interaction]:
+    """A batch to train on, and one to predict, in which histories come back with other candidates."""
+    generator = torch.Generator().manual_seed(0)
+    width = model.max_seq_length
+
+    def integers(low, high, *shape):
+        return torch.randint(low, max(high, low + 1), shape, generator=generator)
+
+    item_seq_len = torch.tensor([width, 1, 2, 3, width // 2, width - 1, width, 2]).clamp(1, width)
+    rows = len(item_seq_len)
+    item_seq = integers(1, model.n_items, rows, width) * (torch.arange(width) < item_seq_len.unsqueeze(1))
+    n_users = getattr(model, "n_users", getattr(model, "n_user", 2))
+    columns = {
+        model.USER_ID: integers(1, n_users, rows),
+        model.ITEM_SEQ: item_seq,
+        model.ITEM_SEQ_LEN: item_seq_len,
+        model.ITEM_ID: integers(1, model.n_items, rows),
+        model.NEG_ITEM_ID: integers(1, model.n_items, rows),
+    }
+    if getattr(model, "INVERSE_ITEM_SEQ", None):
+        columns[model.INVERSE_ITEM_SEQ] = item_seq.flip(1)
+    if getattr(model, "MASK_ITEM_SEQ", None):
+        columns.update(_masked(model, item_seq, item_seq_len, integers))
+    training = Interaction(columns)
+    scoring = training.repeat_interleave(2)
+    scoring[model.ITEM_ID] = integers(1, model.n_items, len(scoring))
+    return training, scoring
+
+
+def _masked(model, item_seq, item_seq_len, integers):
+    """The columns of RecBole's transform `mask_itemseq`: two items of each history masked, one for the shortest."""
+    rows, count = len(item_seq), max(1, model.mask_item_length)
+    index = torch.zeros(rows, count, dtype=torch.int64)
+    index[:, -1] = item_seq_len - 1
+    if count > 1:
+        index[:, -2] = item_seq_len // 2
+        index[item_seq_len < 3, -2] = 0
+    masked = item_seq.clone()
+    masked[torch.arange(rows), item_seq_len - 1] = model.mask_token
+    return {
+        model.MASK_ITEM_SEQ: masked,
+        model.POS_ITEMS: integers(1, model.n_items, rows, count),
+        model.NEG_ITEMS: integers(1, model.n_items, rows, count),
+        model.MASK_INDEX: index,
+    }
+
+
+def _copy(batch):
+    """Some models change their batch."""
+    return Interaction({key: batch[key].clone() for key in batch.columns})
+
+
+# --------------------------------------------------------------------------------------------------------- the bench
+
+
+@contextlib.contextmanager
+def _on_the_bench(model):
+    """The model in evaluation mode, on the CPU, its weights moved; everything as before after the block."""
+    modules = list(model.modules())
+    attributes = [(module, dict(vars(module))) for module in modules]
+    buffers = [(module, dict(module._buffers)) for module in modules]
+    parameters = [(parameter, parameter.data, parameter.grad) for parameter in model.parameters()]
+    generators = torch.default_generator.get_state(), random.getstate(), np.random.get_state()
+    try:
+        _move_weights(model)
+        for module in modules:
+            module.training = False
+            for key, value in vars(module).items():
+                if isinstance(value, torch.device):
+                    setattr(module, key, torch.device("cpu"))
+                elif isinstance(value, (Tensor, Interaction)):
+                    setattr(module, key, value.to("cpu"))
+            for key, value in module._buffers.items():
+                module._buffers[key] = None if value is None else value.cpu().clone()
+        yield
+    finally:
+        for module, values in attributes:
+            vars(module).clear()
+            vars(module).update(values)
+        for module, values in buffers:
+            module._buffers.clear()
+            module._buffers.update(values)
+        for parameter, data, gradient in parameters:
+            parameter.data, parameter.grad = data, gradient
+        torch.default_generator.set_state(generators[0])
+        random.setstate(generators[1])
+        np.random.set_state(generators[2])
+
+
+def _move_weights(model):
+    """Put a moved copy of each weight in its place, except for those that training leaves as they are."""
+    generator = torch.Generator().manual_seed(1)
+    padding = {
+        id(module.weight): module.padding_idx
+        for module in model.modules()
+        if isinstance(module, nn.Embedding) and module.padding_idx is not None
+    }
+    for parameter in model.parameters():
+        data = parameter.data.cpu().clone()
+        if parameter.requires_grad and data.is_floating_point():
+            row = padding.get(id(parameter))
+            kept = None if row is None else data[row].clone()
+            data += 0.1 * torch.randn(data.shape, generator=generator).to(data.dtype)
+            if row is not None:
+                data[row] = kept
+        parameter.grad = None
+        parameter.data = data
+
+
+def _prepare_training(model):
+    """Training mode, with every dropout at zero."""
+    for module in model.modules():
+        module.training = True
+        if isinstance(module, nn.modules.dropout._DropoutNd):
+            module.p = 0.0
+        elif isinstance(module, nn.RNNBase):
+            module.dropout = 0.0

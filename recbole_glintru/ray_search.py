@@ -1,0 +1,204 @@
+"""A search by Ray Tune, on one machine or a cluster: trials run side by side, and bad ones stop early."""
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Optional
+
+from recbole_glintru import compat_tuning, search_space, search_trial
+from recbole_glintru.launcher import UserError
+
+METRIC, TIME = "best_valid_score", "epoch"  # what a trial reports after an epoch
+DESCRIPTION = "search.json"
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a search may use.
+
+    Args:
+        cpus, gpus: for one trial; fractions of a GPU share it. `gpus=None` is one where there are some.
+        trials: most at a time, as many as there is room for unless given.
+        address: a running cluster ("auto" for the one of this machine); Ray is started here unless given.
+    """
+
+    cpus: float = 1
+    gpus: Optional[float] = None
+    trials: Optional[int] = None
+    address: Optional[str] = None
+
+
+def search(
+    fixed: search_trial.Fixed,
+    space: list[search_space.Parameter],
+    config,
+    folder: Path,
+    resume: bool = False,
+    algo: str = "random",
+    num_samples: int = 10,
+    grace_period: int = 1,
+    resources: Optional[Resources] = None,
+) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Run trials with parameters from the space, under the ASHA scheduler.
+
+    Args:
+        config: RecBole's `Config` of a trial that varies nothing.
+        folder: where Ray keeps the state of the search; with `resume`, that of an interrupted one: its finished
+            trials stand, the others start again.
+        algo: "random", or "exhaustive" for every combination of choices once.
+        num_samples: trials of a random search.
+        grace_period: epochs that every trial gets, before the worse half stops at each doubling.
+
+    Returns:
+        (parameters, result) of each trial that came to its test, as `search_trial.run` returns it.
+
+    Raises:
+        UserError: Ray or its resources are not there, the folder holds another search, or every trial failed.
+    """
+    try:
+        import ray
+        from ray import tune
+        from ray.tune.schedulers import ASHAScheduler
+        from ray.tune.search.basic_variant import BasicVariantGenerator
+    except ImportError as error:
+        raise UserError(f"--tool=ray: Ray Tune cannot be imported: {error}.") from None
+    resources = resources or Resources()
+    _describe(folder, fixed, space, algo, resume)
+    grid = algo == "exhaustive"
+    with _ray(ray, resources.address):
+        gpus = _gpus(ray, resources)
+        analysis = tune.run(
+            tune.with_parameters(_trial, fixed=fixed, space=space, gpus=gpus),
+            name=folder.name,
+            storage_path=str(folder.parent),
+            config={parameter.name: parameter.for_ray(grid) for parameter in space},
+            num_samples=1 if grid else num_samples,
+            search_alg=BasicVariantGenerator(max_concurrent=resources.trials or 0, random_state=config["seed"]),
+            scheduler=ASHAScheduler(
+                time_attr=TIME,
+                metric=METRIC,
+                mode="max" if config["valid_metric_bigger"] else "min",
+                max_t=max(config["epochs"], grace_period),
+                grace_period=grace_period,
+                reduction_factor=2,
+            ),
+            resources_per_trial={"cpu": resources.cpus, "gpu": gpus},
+            reuse_actors=False,  # RecBole leaves its log, its seed and its visible GPUs behind
+            raise_on_failed_trial=False,
+            resume="AUTO" if resume else False,
+            verbose=1,
+        )
+        return _finished(analysis, space)
+
+
+def _trial(parameters: dict[str, Any], fixed: search_trial.Fixed, space: list[search_space.Parameter], gpus: float):
+    """What a worker of Ray's runs: a function of the package, so that the package imports itself there."""
+    drawn = {parameter.name: parameter.plain(parameters[parameter.name]) for parameter in space}
+    # RecBole overwrites CUDA_VISIBLE_DEVICES with gpu_id, 0 by default: every trial would go to the first GPU.
+    drawn["gpu_id"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0") if gpus else ""
+    epochs = []
+
+    def report(epoch, score):
+        epochs.append(epoch)
+        compat_tuning.report(**{TIME: epoch, METRIC: score})
+
+    result = search_trial.run(fixed, drawn, report, scratch=os.getcwd())  # Ray has made that the trial's own folder
+    compat_tuning.report(**{**result, TIME: max(epochs, default=0) + 1})
+
+
+class _ImportsThePackage:
+    """A base of the class that Ray makes of `_trial`: to have it, a worker imports the package, with its mends, first.
+
+    Without: Ray 2.6.3 with NumPy 2 fails in the worker before `_trial` is there, unless the start-up line is.
+    """
+
+
+_trial.__mixins__ = (_ImportsThePackage,)
+
+
+def _describe(folder: Path, fixed, space: list[search_space.Parameter], algo: str, resume: bool) -> None:
+    """Write down what the search is, or see that a search to resume is the same.
+
+    Raises:
+        UserError: there is no search to resume in the folder, or it is another one.
+    """
+    file = folder / DESCRIPTION
+    mine = {"fixed": asdict(fixed), "space": [asdict(parameter) for parameter in space], "algo": algo}
+    mine = json.loads(json.dumps(mine))
+    if not resume:
+        folder.mkdir(parents=True)
+        file.write_text(json.dumps(mine, indent=1), encoding="utf-8")
+        return
+    try:
+        theirs = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise UserError(f"--resume={folder}: no search of run_hyper.py is there.") from None
+    differ = [key for key in mine["fixed"] if mine["fixed"][key] != theirs["fixed"].get(key)]
+    differ += [key for key in ("space", "algo") if mine[key] != theirs.get(key)]
+    if differ:
+        raise UserError(f"--resume={folder}: that is another search; these differ: {', '.join(differ)}.")
+
+
+@contextlib.contextmanager
+def _ray(ray, address: Optional[str]) -> Iterator[None]:
+    """Connect to a cluster, or start Ray here, for the block; leave a Ray alone that runs already."""
+    if ray.is_initialized():
+        yield
+        return
+    try:
+        if address is None:
+            ray.init(include_dashboard=False)
+        else:
+            ray.init(address=address)
+    except (ConnectionError, ValueError) as error:
+        raise UserError(f"--address={address}: {error}") from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _gpus(ray, resources: Resources) -> float:
+    """The GPUs for a trial.
+
+    Raises:
+        UserError: a trial would wait forever, since Ray has not so many CPUs or GPUs.
+    """
+    there = ray.cluster_resources()
+    gpus = (1 if there.get("GPU") else 0) if resources.gpus is None else resources.gpus
+    if resources.address is None:  # a cluster may grow
+        for option, wanted, name in (("cpus", resources.cpus, "CPU"), ("gpus", gpus, "GPU")):
+            if wanted > there.get(name, 0):
+                raise UserError(f"--{option}_per_trial={wanted:g}: Ray has {there.get(name, 0):g} of them here.")
+    return gpus
+
+
+def _finished(analysis, space) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    trials = analysis.trials
+    finished = [trial for trial in trials if "test_result" in (trial.last_result or {})]
+    failed = [trial for trial in trials if trial.status == "ERROR"]
+    early = sum(trial.status == "TERMINATED" for trial in trials) - len(finished)
+    rest = len(trials) - len(finished) - len(failed) - early
+    print(
+        f"{len(trials)} trials: {len(finished)} finished, {early} stopped early, {len(failed)} failed"
+        + (f", {rest} interrupted." if rest else "."),
+        file=sys.stderr,
+    )
+    if not finished and failed:
+        raise UserError(f"every trial failed; the first says: {_reason(failed[0])}")
+    return [
+        (
+            {parameter.name: parameter.plain(trial.config[parameter.name]) for parameter in space},
+            {key: trial.last_result[key] for key in ("model", METRIC, "best_valid_result", "test_result")},
+        )
+        for trial in finished
+    ]
+
+
+def _reason(trial) -> str:
+    lines = Path(trial.error_file).read_text(encoding="utf-8").strip().splitlines() if trial.error_file else []
+    return lines[-1] if lines else "nothing"

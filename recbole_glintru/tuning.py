@@ -1,0 +1,229 @@
+"""The command line of the hyper-parameter search: RecBole's run_hyper.py, under the paper's protocol if there is one.
+
+A trial is a run of `run_recbole.py` with the same arguments, and what the search varies above the configuration files.
+"""
+
+import argparse
+import importlib.util
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Optional
+
+from recbole_glintru import launcher, plugin, protocol, search_space, search_trial
+from recbole_glintru.launcher import UserError
+from recbole_glintru.search_outcome import Outcome
+
+USAGE = "run_hyper.py [--model=MODEL] [--dataset=DATASET] [--params_file=FILE] [--tool=hyperopt|ray] [--key=value ...]"
+HELP = """\
+usage: {usage}
+
+Searches the settings with which a model gets the best validation score.
+
+  --model, --dataset, --config_files, --protocol, --key=value
+                   as in run_recbole.py: what all trials share
+  --params_file    what varies, a line each: name choice [...], name uniform low,high, name quniform low,high,step or
+                   name loguniform low,high (of the logarithm); the package's own of the model unless given
+  --output_file    every trial with its results; {model}-{dataset}.result unless given
+  --best_file      the best trial's settings, for --config_files; the output file's name with .yaml unless given
+  --display_file   a picture of the scores, HTML
+  --tool           hyperopt (RecBole's HyperTuning, one trial after the other; the default) or ray (side by side)
+  --algo           exhaustive (hyperopt's default), random (ray's default) or bayes (hyperopt only)
+
+With hyperopt:
+  --max_evals      most trials: 100 unless given, or all there are if exhaustive
+  --early_stop     so many trials without a better one end the search, 10 unless given
+
+With ray:
+  --num_samples    trials of a random search, 10 unless given
+  --grace_period   epochs that every trial gets before bad ones stop early, 1 unless given
+  --cpus_per_trial, --gpus_per_trial
+                   1 and, where Ray has GPUs, 1 unless given; two trials with 0.5 share a GPU
+  --max_concurrent_trials
+                   most trials at a time; as many as there is room for unless given
+  --storage_path   the folder for the states of searches, ray_log unless given; shared by all machines of a cluster
+  --resume         the folder of an interrupted search in there: give the same command once more, with this
+  --address        a running Ray cluster, HOST:PORT or auto; Ray is started on this machine unless given
+
+The seed of the trials (--seed) is that of the search too."""
+
+ALGORITHMS = {"hyperopt": ("exhaustive", "random", "bayes"), "ray": ("random", "exhaustive")}  # the first by default
+COUNTS = {"max_evals": "hyperopt", "early_stop": "hyperopt", "num_samples": "ray", "grace_period": "ray"}
+COUNTS["max_concurrent_trials"] = "ray"
+AMOUNTS = {"cpus_per_trial": "ray", "gpus_per_trial": "ray"}
+NAMES = {"storage_path": "ray", "resume": "ray", "address": "ray"}
+OF_ONE_TOOL = {**COUNTS, **AMOUNTS, **NAMES}
+PROCESSES = ("nproc", "ip", "port", "world_size", "group_offset")
+
+
+def main(arguments: Optional[Sequence[str]] = None) -> int:
+    """Run the command line, `sys.argv` unless `arguments` are given, and return the exit status.
+
+    0 is a finished search or a help text, 2 a mistake of the user's, named on stderr. All else is raised.
+    """
+    try:
+        options, settings = parse(sys.argv[1:] if arguments is None else arguments)
+        if options.help:
+            print(HELP.format(usage=USAGE, model="MODEL", dataset="DATASET"))
+        else:
+            run(options, settings)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]:
+    """The options of the search, and the settings `--key=value` that all trials share.
+
+    Raises:
+        UserError: an argument is no setting, has no value or a wrong one, or belongs to the other tool.
+    """
+    parser = launcher.Parser(USAGE)
+    parser.add_argument("--tool", default="hyperopt", type=str.lower)  # RecBole writes Hyperopt and Ray
+    for name in ("params_file", "output_file", "best_file", "display_file", "algo", *NAMES):
+        parser.add_argument(f"--{name}")
+    for name in COUNTS:
+        parser.add_argument(f"--{name}", type=int)
+    for name in AMOUNTS:
+        parser.add_argument(f"--{name}", type=float)
+    options, words = parser.parse_known_args(list(arguments))
+    if options.tool not in ALGORITHMS:
+        raise UserError(f"--tool={options.tool}: must be one of {', '.join(ALGORITHMS)}.")
+    options.algo = options.algo or ALGORITHMS[options.tool][0]
+    if options.algo not in ALGORITHMS[options.tool]:
+        allowed = ", ".join(ALGORITHMS[options.tool])
+        raise UserError(f"--algo={options.algo}: with --tool={options.tool} it must be one of {allowed}.")
+    for name, value in vars(options).items():
+        if value is None:
+            continue
+        if OF_ONE_TOOL.get(name, options.tool) != options.tool:
+            raise UserError(f"--{name}={value}: is for --tool={OF_ONE_TOOL[name]}, and the tool is {options.tool}.")
+        if name in COUNTS and value < 1:
+            raise UserError(f"--{name}={value}: must be at least 1.")
+        if name in AMOUNTS and not 0 <= value < float("inf"):
+            raise UserError(f"--{name}={value}: must be at least 0.")
+    if options.algo == "exhaustive" and options.num_samples is not None:
+        raise UserError(f"--num_samples={options.num_samples}: --algo=exhaustive tries every combination once.")
+    settings = launcher.parse_settings(words, USAGE)
+    for name in PROCESSES:
+        if name in settings:
+            raise UserError(f"--{name}: a trial is one process; --tool=ray runs trials side by side.")
+    return options, settings
+
+
+def run(options: argparse.Namespace, settings: dict[str, str]) -> Outcome:
+    """Search, and write what was found.
+
+    Raises:
+        UserError: the model, the data set, a setting or the search space is wrong, or no trial came to its end.
+    """
+    model, dataset, applied = launcher.choose(options)
+    with launcher.user_errors(ValueError):
+        space = search_space.read(_params_file(options.params_file, model))
+    with protocol.as_config_files(applied, model) as files:
+        texts = [Path(file).read_text(encoding="utf-8") for file in files + options.config_files.split()]
+    fixed = search_trial.Fixed(model, dataset, texts, settings, str(Path.cwd()))
+    config = fixed.merged({})
+    _check(options, settings, space, config)
+    output_file = Path(options.output_file or f"{model}-{dataset}.result")
+    best_file = Path(options.best_file or output_file.with_suffix(".yaml"))
+    for option, file in (("output_file", output_file), ("best_file", best_file)):
+        if not file.parent.is_dir() or file.is_dir():
+            raise UserError(f"--{option}={file}: {file.parent} is no folder, or {file} is one.")
+    launcher.find_data(config)
+
+    outcome = Outcome(fixed, bool(config["valid_metric_bigger"]), output_file, best_file)
+    if options.tool == "hyperopt":
+        _by_hyperopt(options, config, space, outcome)
+    else:
+        _by_ray(options, config, space, outcome)
+    if not outcome.trials:
+        raise UserError("no trial came to its end.")
+    outcome.show(options.display_file)
+    return outcome
+
+
+def _by_hyperopt(options, config, space, outcome: Outcome) -> None:
+    from recbole_glintru import hyperopt_search
+
+    def trial(parameters):
+        result = search_trial.run(outcome.fixed, parameters)
+        outcome.add(parameters, result)
+        return result
+
+    hyperopt_search.search(trial, space, options.algo, options.max_evals, options.early_stop or 10, seed=config["seed"])
+
+
+def _by_ray(options, config, space, outcome: Outcome) -> None:
+    from recbole_glintru import ray_search
+
+    if options.resume:
+        folder = Path(options.resume).resolve()
+    else:
+        name = f"{config['model']}-{config['dataset']}-{time.strftime('%Y-%m-%d-%H-%M-%S')}"
+        folder = Path(options.storage_path or "ray_log", name).resolve()
+    print(f"If it is interrupted, the same command with --resume={folder} goes on.", file=sys.stderr)
+    cpus = 1 if options.cpus_per_trial is None else options.cpus_per_trial
+    finished = ray_search.search(
+        outcome.fixed,
+        space,
+        config,
+        folder,
+        resume=bool(options.resume),
+        algo=options.algo,
+        num_samples=options.num_samples or 10,
+        grace_period=options.grace_period or 1,
+        resources=ray_search.Resources(cpus, options.gpus_per_trial, options.max_concurrent_trials, options.address),
+    )
+    for parameters, result in finished:
+        outcome.add(parameters, result)
+
+
+# ----------------------------------------------------------------------------------------------- what is searched
+
+
+def _params_file(named: Optional[str], model: str) -> Path:
+    if named:
+        if not Path(named).is_file():
+            raise UserError(f"--params_file={named}: there is no such file.")
+        return Path(named)
+    entry = plugin.announced_models().get(model)
+    package = entry.value.partition(":")[0].partition(".")[0] if entry else "recbole"
+    file = plugin.properties(package) / "hyper" / f"{model}.hyper"
+    if not file.is_file():
+        raise UserError(f"{model} comes without a search space: name one with --params_file=FILE (see --help).")
+    return file
+
+
+def _check(options, settings: dict[str, str], space: list[search_space.Parameter], config) -> None:
+    known = {*config.final_config_dict, *(name for names in config.parameters.values() for name in names)}
+    for parameter in space:
+        if parameter.name in settings:
+            raise UserError(
+                f"--{parameter.name}={settings[parameter.name]}: the search varies it, and a setting on the command "
+                "line is above what it varies."
+            )
+        if parameter.name not in known:
+            raise UserError(
+                f"{parameter.name}, which the search varies, is no setting of RecBole or {config['model']}; "
+                "if it is meant, give it a value in a file for --config_files."
+            )
+        if options.algo == "exhaustive" and parameter.kind != "choice":
+            raise UserError(
+                f"{parameter.name} {parameter.kind}: --algo=exhaustive tries every choice, and this is none; "
+                "take --algo=random."
+            )
+    if config["eval_step"] <= 0:
+        raise UserError(f"eval_step={config['eval_step']}: a search needs validation scores.")
+    if options.tool == "ray" and "gpu_id" in settings:
+        raise UserError(f"--gpu_id={settings['gpu_id']}: Ray hands out the GPUs, see --gpus_per_trial.")
+    if importlib.util.find_spec(options.tool) is None:  # the tools are packages of these names
+        raise UserError(
+            f"--tool={options.tool}: {options.tool} is not installed; the extra `tune` of this package has it."
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

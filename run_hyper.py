@@ -1,0 +1,9 @@
+"""Search the hyper-parameters of a model, of this package or RecBole's own, on a data set: `run_hyper.py --help`."""
+
+import sys
+
+import recbole_glintru  # noqa: F401  (at the top: worker processes that run these lines find the models)
+from recbole_glintru import tuning
+
+if __name__ == "__main__":
+    sys.exit(tuning.main())

@@ -1,0 +1,80 @@
+import pytest
+import torch
+
+from recbole_glintru.ops import cross_entropy
+from recbole_glintru.ops.cross_entropy import catalogue_cross_entropy, catalogue_cross_entropy_reference
+
+
+def problem(rows, items, d, bias, dtype=torch.float64, scale=1.0):
+    generator = torch.Generator().manual_seed(rows + items + d)
+    tensors = [torch.randn(*shape, generator=generator, dtype=dtype) * scale for shape in ((rows, d), (items, d))]
+    tensors.append(torch.randn(items, generator=generator, dtype=dtype) if bias else None)
+    target = torch.randint(0, items, (rows,), generator=generator)
+    return [None if tensor is None else tensor.requires_grad_() for tensor in tensors], target
+
+
+def results(function, tensors, target):
+    loss = function(*tensors, target)
+    wanted = [tensor for tensor in tensors if tensor is not None]
+    return [loss, *torch.autograd.grad(3 * loss, wanted)]  # a factor, as a gradient scaler gives
+
+
+@pytest.mark.parametrize("piece", [1, 50, 700, 1 << 21], ids=["item by item", "items", "rows", "whole"])
+@pytest.mark.parametrize("bias", [False, True], ids=["no-bias", "bias"])
+@pytest.mark.parametrize("rows, items, d", [(1, 1, 1), (1, 20, 3), (67, 20, 4), (40, 33, 5)])
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-13), (torch.float32, 2e-6)], ids=["f64", "f32"])
+def test_equals_reference(monkeypatch, rows, items, d, bias, piece, dtype, tolerance):
+    """The loss and every gradient, however the scores are cut."""
+    monkeypatch.setattr(cross_entropy, "PIECE", piece)
+    tensors, target = problem(rows, items, d, bias, dtype)
+    expected = results(catalogue_cross_entropy_reference, tensors, target)
+    actual = results(catalogue_cross_entropy, tensors, target)
+    for name, ours, plain in zip(["loss", "state", "weight", "bias"], actual, expected):
+        torch.testing.assert_close(ours, plain, rtol=tolerance, atol=tolerance, msg=lambda m, name=name: f"{name}: {m}")
+
+
+@pytest.mark.parametrize("piece", [50, 700], ids=["items", "rows"])
+def test_confident_scores_neither_overflow_nor_vanish(monkeypatch, piece):
+    monkeypatch.setattr(cross_entropy, "PIECE", piece)
+    tensors, target = problem(9, 21, 4, False, torch.float32, scale=30.0)
+    expected = results(catalogue_cross_entropy_reference, tensors, target)
+    actual = results(catalogue_cross_entropy, tensors, target)
+    assert expected[0] > 200
+    for ours, plain in zip(actual, expected):
+        torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-5)
+
+
+def test_without_gradients():
+    tensors, target = problem(5, 7, 3, True)
+    with torch.no_grad():
+        loss = catalogue_cross_entropy(*tensors, target)
+    torch.testing.assert_close(loss, catalogue_cross_entropy_reference(*tensors, target))
+    assert not loss.requires_grad
+
+
+def test_scores_of_the_whole_batch_are_never_there(monkeypatch):
+    """No tensor that is made on the way has more elements than a piece, a parameter or its gradient."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Largest(TorchDispatchMode):
+        elements = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            result = function(*args, **(kwargs or {}))
+            if torch.is_tensor(result):
+                self.elements = max(self.elements, result.untyped_storage().nbytes() // result.element_size())
+            return result
+
+    for piece in (2000, 50000):  # by items, by rows
+        monkeypatch.setattr(cross_entropy, "PIECE", piece)
+        tensors, target = problem(200, 1000, 4, False)
+        with Largest() as largest:
+            results(catalogue_cross_entropy, tensors, target)
+        assert 1000 * 4 <= largest.elements <= piece + 1000 * 4 < 200 * 1000
+
+
+def test_mixed_precision_is_the_plain_one():
+    tensors, target = problem(5, 7, 3, False, torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        expected = catalogue_cross_entropy_reference(*tensors, target)
+        assert torch.equal(catalogue_cross_entropy(*tensors, target), expected)

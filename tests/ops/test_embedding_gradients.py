@@ -1,0 +1,63 @@
+import pytest
+import torch
+from torch import nn
+
+from recbole_glintru.ops import embedding_gradients
+from recbole_glintru.ops.embedding_gradients import collected
+
+
+@pytest.fixture(autouse=True)
+def every_table(monkeypatch):
+    monkeypatch.setattr(embedding_gradients, "LEAST_ELEMENTS", 0)
+
+
+def gradient(table, look_ups, inside):
+    with collected(table) if inside else torch.enable_grad():
+        outputs = [table(items) for items in look_ups]
+    loss = sum((output * torch.linspace(-1, 1, output.numel()).view_as(output)).sum() for output in outputs)
+    (found,) = torch.autograd.grad(loss + (table.weight**2).sum(), table.parameters())
+    return found
+
+
+@pytest.mark.parametrize("padding_idx", [None, 0])
+def test_same_gradient(padding_idx):
+    """Of several look-ups, of an item in more than one of them, of padding, and of a use outside the block."""
+    table = nn.Embedding(9, 4, padding_idx=padding_idx)
+    look_ups = [torch.tensor([[1, 2, 0], [2, 2, 8]]), torch.tensor([2, 0]), torch.tensor([[5]])]
+    expected = gradient(table, look_ups, inside=False)
+    actual = gradient(table, look_ups, inside=True)
+    assert not actual.is_sparse
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-6)
+
+
+def test_one_dense_gradient(monkeypatch):
+    """Eight look-ups, one gradient of the table's size."""
+    table, dense = nn.Embedding(50, 4), []
+    backward = embedding_gradients._DenseGradient.backward
+    monkeypatch.setattr(
+        embedding_gradients._DenseGradient,
+        "backward",
+        staticmethod(lambda ctx, gradient: dense.append(gradient.is_sparse) or backward(ctx, gradient)),
+    )
+    with collected(table):
+        states = [table(torch.tensor([item])) for item in range(8)]
+    torch.cat(states).sum().backward()
+    assert dense == [True] and table.weight.grad.sum() == 32
+
+
+def test_the_table_is_as_before():
+    table = nn.Embedding(9, 4)
+    parameter, state = table.weight, table.state_dict()
+    with pytest.raises(KeyError):
+        with collected(table):
+            assert table.weight is not parameter
+            raise KeyError
+    assert table.weight is parameter and not table.sparse and list(table.state_dict()) == list(state)
+    with torch.no_grad(), collected(table):
+        assert table.weight is parameter, "without gradients there is nothing to collect"
+
+
+def test_unusual_tables_are_left_alone():
+    for table in (nn.Embedding(9, 4, max_norm=1.0), nn.Embedding(9, 4, scale_grad_by_freq=True)):
+        with collected(table):
+            assert isinstance(table.weight, nn.Parameter)

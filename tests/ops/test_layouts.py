@@ -1,0 +1,121 @@
+"""Both layouts against plain loops over the histories; the packed one's own backward passes by gradcheck."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recbole_glintru.layers.temporal_conv import TemporalConv
+from recbole_glintru.ops import layouts
+
+LAYOUTS = pytest.mark.parametrize("kind", [layouts.Padded, layouts.Packed])
+LENGTHS = torch.tensor([3, 9, 1, 9, 4])
+LENGTH = 9
+
+
+def some(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def rows(x, lengths=LENGTHS):
+    return [row[:length] for row, length in zip(x, lengths)]
+
+
+@LAYOUTS
+def test_there_and_back(kind):
+    layout, x = kind(LENGTHS, LENGTH), some(5, LENGTH, 2)
+    padded = layout.pad(layout.arrange(x))
+    for ours, row in zip(padded, rows(x)):
+        assert torch.equal(ours[: len(row)], row) and not ours[len(row) :].any()
+    assert torch.equal(layout.restore(layout.sort(x)), x)
+
+
+def test_packed_holds_no_padding():
+    layout = layouts.Packed(LENGTHS, LENGTH)
+    assert len(layout.arrange(some(5, LENGTH))) == LENGTHS.sum()
+    assert layout.counts == [5, 4, 4, 3, 2, 2, 2, 2, 2]
+
+
+@LAYOUTS
+def test_sums_over_a_history(kind):
+    layout, x = kind(LENGTHS, LENGTH), some(5, LENGTH, 2)
+    expected = torch.stack([row.sum(dim=0) for row in rows(x)])
+    torch.testing.assert_close(layout.restore(layout.collect(layout.arrange(x))), expected)
+
+
+@LAYOUTS
+def test_each_position_has_its_historys_row(kind):
+    layout, x, each = kind(LENGTHS, LENGTH), some(5, LENGTH, 2), some(5, 2, seed=1)
+    spread = layout.pad(layout.arrange(x) * layout.spread(layout.sort(each)))
+    for ours, row, value in zip(spread, rows(x), each):
+        torch.testing.assert_close(ours[: len(row)], row * value)
+
+
+@LAYOUTS
+def test_positions(kind):
+    layout, x = kind(LENGTHS, LENGTH), some(5, LENGTH, 2)
+    positions = LENGTHS.unsqueeze(1) - torch.tensor([3, 1, 0])
+    inside = layout.restore(layout.contains(layout.sort(positions)))
+    found = layout.restore(layout.at(layout.arrange(x), layout.sort(positions)))
+    for row, length in enumerate(LENGTHS):
+        for column, position in enumerate(positions[row]):
+            assert inside[row, column] == (0 <= position < length)
+            assert not inside[row, column] or torch.equal(found[row, column], x[row, position])
+
+
+@LAYOUTS
+@pytest.mark.parametrize("taps", [1, 3, 5, 7, 21])
+def test_shifted_sum(kind, taps):
+    layout, products, reach = kind(LENGTHS, LENGTH), some(5, LENGTH, taps, 2), taps // 2
+    sums = layout.pad(layout.shifted_sum(layout.arrange(products)))
+    for ours, row in zip(sums, rows(products)):
+        for t in range(len(row)):
+            read = [row[t + j - reach, j] for j in range(taps) if 0 <= t + j - reach < len(row)]
+            torch.testing.assert_close(ours[t], torch.stack(read).sum(dim=0))
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=4), st.sampled_from([1, 3, 5]))
+def test_gradients_of_the_packed_layout(lengths, taps):
+    layout = layouts.Packed(torch.tensor(lengths), 5)
+    positions, each = sum(lengths), some(len(lengths), 2).requires_grad_()
+    x, products = some(positions, 2).requires_grad_(), some(positions, taps, 2).requires_grad_()
+    where = layout.lengths.unsqueeze(1) - torch.tensor([1, 2])
+    for function, argument in (
+        (layout.collect, x),
+        (layout.spread, each),
+        (layout.pad, x),
+        (lambda x: layout.at(x, where) * layout.contains(where).unsqueeze(-1), x),
+        (layout.shifted_sum, products),
+    ):
+        assert torch.autograd.gradcheck(function, argument)
+
+
+@LAYOUTS
+def test_padding_is_not_read(kind):
+    """NaN in the padding of a batch reaches neither a result nor a gradient through a convolution."""
+    x = some(5, LENGTH, 4)
+    x[torch.arange(LENGTH) >= LENGTHS.unsqueeze(1)] = 1e300
+    layout, conv = kind(LENGTHS, LENGTH), TemporalConv(4, 3).double()
+    y = layout.collect(conv(layout.arrange(x), layout))
+    y.sum().backward()
+    assert y.abs().max() < 1e3 and conv.weight.grad.abs().max() < 1e3
+
+
+@LAYOUTS
+@pytest.mark.parametrize("kernel_size", [1, 3, 5])
+def test_temporal_conv_is_a_convolution(kind, kernel_size):
+    torch.manual_seed(0)
+    conv, linear = TemporalConv(6, kernel_size).double(), torch.nn.Linear(6, 6).double()
+    layout, x = kind(LENGTHS, LENGTH), some(5, LENGTH, 6)
+    plain = layout.pad(conv(linear(layout.arrange(x)), layout))
+    merged = layout.pad(conv.after_linear(linear, layout.arrange(x), layout))
+    for row, ours, both in zip(rows(x), plain, merged):
+        expected = torch.nn.Conv1d.forward(conv, linear(row).T.unsqueeze(0))[0].T
+        torch.testing.assert_close(ours[: len(row)], expected)
+        torch.testing.assert_close(both[: len(row)], expected)
+
+
+def test_the_processor_packs():
+    assert isinstance(layouts.choose(LENGTHS, LENGTH), layouts.Packed)
+    assert isinstance(layouts.choose(LENGTHS.to("meta"), LENGTH), layouts.Padded)
