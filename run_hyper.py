@@ -4,6 +4,8 @@ import sys
 
 import recbole_glintru  # noqa: F401  (at the top: worker processes that run these lines find the models)
 from recbole_glintru import tuning
+from recbole_glintru.allocator import keep_freed_memory
 
 if __name__ == "__main__":
+    keep_freed_memory()
     sys.exit(tuning.main())

@@ -4,6 +4,8 @@ import sys
 
 import recbole_glintru  # noqa: F401  (at the top: the processes that --nproc starts run these lines too)
 from recbole_glintru import launcher
+from recbole_glintru.allocator import keep_freed_memory
 
 if __name__ == "__main__":
+    keep_freed_memory()
     sys.exit(launcher.main())

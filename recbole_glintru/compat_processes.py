@@ -1,7 +1,7 @@
 """What RecBole 1.2.1 needs to train in several processes: meeting on CPUs, gradients, losses, checkpoints.
 
 The mends enter the same tables as those of `compat.py` and are written like them. Each does nothing in a single
-process; those that are for CPUs do nothing where RecBole's own NCCL group on GPUs is used. Which rows a process takes,
+process. Which rows a process takes,
 and how results come together again, is in `compat_shares.py`; how the death of a process is told, in
 `process_failures.py`. Line numbers are those of RecBole 1.2.1.
 
@@ -33,15 +33,15 @@ def several(config) -> bool:
 
 
 @after("recbole.config.configurator")
-def processes_meet_on_cpus(configurator) -> None:
-    """Where there is no GPU to use, the processes of `--nproc` and `--world_size` form a gloo group on CPUs.
+def processes_meet(configurator) -> None:
+    """The processes of `--nproc` and `--world_size` form one group: NCCL on GPUs, gloo on CPUs where there are none.
 
     Without: `Config._init_device` asserts as many GPUs as processes and starts NCCL (configurator.py:496-511), so that
     nothing runs in several processes on a machine without GPUs. GPUs are used unless there are none, or `gpu_id` is
     empty, or `use_gpu` is False.
 
-    A rank waits for another for `process_timeout` seconds at most, 600 unless that key is set. The ranks of one host
-    share its threads, unless OMP_NUM_THREADS says how many each is to have.
+    A rank waits for another for `process_timeout` seconds at most, 600 unless that key is set. On CPUs the ranks of
+    one host share its threads, unless OMP_NUM_THREADS says how many each is to have.
     """
     init_device = configurator.Config._init_device
 
@@ -49,40 +49,58 @@ def processes_meet_on_cpus(configurator) -> None:
     def _init_device(self):
         settings = self.final_config_dict
         timeout = _timeout(settings)
-        if "local_rank" not in settings or _has_gpus(settings):
+        if "local_rank" not in settings:
             return init_device(self)
+        on_gpus = uses_gpus(settings, settings["nproc"])
         import torch
 
         torch.distributed.init_process_group(
-            backend="gloo",
+            backend="nccl" if on_gpus else "gloo",
             rank=settings["local_rank"] + settings["offset"],
             world_size=settings["world_size"],
             init_method=f"tcp://{settings['ip']}:{settings['port']}",
             timeout=datetime.timedelta(seconds=timeout),
         )
-        _GROUPS.append(torch.distributed.group.WORLD)
-        if "OMP_NUM_THREADS" not in os.environ:
-            torch.set_num_threads(max(1, torch.get_num_threads() // settings["nproc"]))
-        settings.update(device=torch.device("cpu"), single_spec=False)
+        if on_gpus:
+            torch.cuda.set_device(settings["local_rank"])
+        else:
+            _GROUPS.append(torch.distributed.group.WORLD)
+            if "OMP_NUM_THREADS" not in os.environ:
+                torch.set_num_threads(max(1, torch.get_num_threads() // settings["nproc"]))
+        device = torch.device("cuda", settings["local_rank"]) if on_gpus else torch.device("cpu")
+        settings.update(device=device, single_spec=False)
         if settings["local_rank"] != 0:
             settings.update(state="error", show_progress=False, verbose=False)
 
     configurator.Config._init_device = _init_device
 
 
+def uses_gpus(settings, nproc: int) -> bool:
+    """Whether the `nproc` processes of this host have a GPU each; CPUs are used where there is no GPU to be used.
+
+    Raises:
+        ValueError: there are GPUs, but fewer than processes.
+    """
+    gpus = settings["gpu_id"]
+    gpus = ",".join(map(str, gpus)) if isinstance(gpus, tuple) else str(gpus)
+    os.environ["CUDA_VISIBLE_DEVICES"] = settings["gpu_id"] = gpus  # as RecBole does, before anybody asks for a GPU
+    import torch
+
+    if not gpus or settings.get("use_gpu") is False or not torch.cuda.is_available():
+        return False
+    number_of_gpus = min(len(gpus.split(",")), torch.cuda.device_count())
+    if number_of_gpus < nproc:
+        raise ValueError(
+            f"gpu_id={gpus!r}: {number_of_gpus} GPU for {nproc} processes. Each needs its own; with `use_gpu: False` "
+            "they run on CPUs."
+        )
+    return True
+
+
 def _timeout(settings) -> float:
     if settings.get("process_timeout") is None:
         return PROCESS_TIMEOUT
     return number(settings, "process_timeout", least=1)
-
-
-def _has_gpus(settings) -> bool:
-    """Whether RecBole would put the model on a GPU. It hides the others from CUDA before anybody asks for one."""
-    gpus = settings["gpu_id"]
-    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus)) if isinstance(gpus, tuple) else str(gpus)
-    import torch
-
-    return bool(os.environ["CUDA_VISIBLE_DEVICES"]) and settings.get("use_gpu", True) and torch.cuda.is_available()
 
 
 # ----------------------------------------------------------------------------------------------------------- training
@@ -219,3 +237,27 @@ def checkpoints_are_read_once_written(trainer) -> None:
         return evaluate(self, eval_data, load_best_model, *args, **kwargs)
 
     trainer.Trainer.evaluate = evaluate_written
+
+
+@after("recbole.data.dataset.dataset")
+def datasets_are_saved_whole(dataset) -> None:
+    """With `save_dataset` the file of several processes appears under its name at once.
+
+    Without: every rank writes one and the same file (dataset.py:1885), and one that comes later finds it (utils.py:59)
+    and reads what there is of it.
+    """
+    save, torch = dataset.Dataset.save, dataset.torch
+
+    @functools.wraps(save)
+    def save_whole(self):
+        if not several(self.config):
+            return save(self)
+        name = f"{self.config['dataset']}-{type(self).__name__}.pth"
+        file = os.path.join(self.config["checkpoint_dir"], name)
+        dataset.ensure_dir(self.config["checkpoint_dir"])
+        partial = f"{file}.{torch.distributed.get_rank()}"
+        with open(partial, "wb") as stream:
+            dataset.pickle.dump(self, stream)
+        os.replace(partial, file)
+
+    dataset.Dataset.save = save_whole

@@ -6,7 +6,7 @@ Mends of RecBole 1.2.1, written and registered like those of `compat.py`; each d
 import functools
 
 from recbole_glintru.compat_processes import several
-from recbole_glintru.import_hooks import after
+from recbole_glintru.import_hooks import after, rebind
 
 PER_ROW = ("rec.topk", "rec.meanrank", "rec.score", "rec.items", "data.label")  # what a collector gathers from batches
 
@@ -21,19 +21,16 @@ class TrainingShare:
 
     Args:
         n: how many rows there are.
-        generator: the loader's, the same on every rank. RecBole takes it away where it saves the loaders; the order is
-            that of `seed` and the epoch from there on.
+        generator: the loader's, the same on every rank.
     """
 
-    def __init__(self, n: int, generator, seed: int, rank: int, ranks: int):
-        self.generator, self._n, self._seed, self._rank, self._ranks = generator, n, seed, rank, ranks
-        self._epoch = 0
+    def __init__(self, n: int, generator, rank: int, ranks: int):
+        self.generator, self._n, self._rank, self._ranks = generator, n, rank, ranks
 
     def __iter__(self):
         import torch
 
-        generator = self.generator or torch.Generator().manual_seed(self._seed + self._epoch)
-        order = list(torch.utils.data.RandomSampler(range(self._n), generator=generator))
+        order = list(torch.utils.data.RandomSampler(range(self._n), generator=self.generator))
         order += order[: -self._n % self._ranks]
         return iter(order[self._rank :: self._ranks])
 
@@ -41,8 +38,7 @@ class TrainingShare:
         return -(-self._n // self._ranks)
 
     def set_epoch(self, epoch: int) -> None:
-        """The number of the epoch that comes; the trainer tells it."""
-        self._epoch = epoch
+        """The trainer calls it before each epoch; the generator goes on by itself."""
 
 
 @after("recbole.data.dataloader.general_dataloader")
@@ -59,7 +55,7 @@ def training_rows_are_shuffled_as_in_one_process(dataloader) -> None:
         init(self, config, dataset, sampler, shuffle)
         if several(config) and shuffle:
             torch = dataloader.torch
-            share = TrainingShare(self.sample_size, self.generator, config["seed"], *_rank_and_ranks(torch))
+            share = TrainingShare(self.sample_size, self.generator, *_rank_and_ranks(torch))
             _take(self, share, torch)
 
     dataloader.TrainDataLoader.__init__ = __init__
@@ -75,13 +71,34 @@ def _rank_and_ranks(torch) -> tuple:
     return torch.distributed.get_rank(), torch.distributed.get_world_size()
 
 
+@after("recbole.data.utils")
+def loaders_are_not_shared(utils) -> None:
+    """Several processes neither save their loaders nor take saved ones.
+
+    Without: with `save_dataloaders` all ranks write their own shares into one file (utils.py:98), and who finds that
+    file, or that of a single process, trains and evaluates in every rank on what belongs to one.
+    """
+    save, load = utils.save_split_dataloaders, utils.load_split_dataloaders
+
+    @functools.wraps(save)
+    def save_split_dataloaders(config, dataloaders):
+        if not several(config):
+            return save(config, dataloaders)
+        utils.getLogger().warning("save_dataloaders: not saved, since each process has only its share of the rows.")
+
+    @functools.wraps(load)
+    def load_split_dataloaders(config):
+        return None if several(config) else load(config)
+
+    rebind(save, save_split_dataloaders)
+    rebind(load, load_split_dataloaders)
+
+
 # --------------------------------------------------------------------------------------------------------- evaluation
 
 
 class EvaluationShare:
     """The rows of one rank, one after the other: the shares of all ranks in their order are the rows `0..n-1`."""
-
-    generator = None  # RecBole sets it when it saves loaders
 
     def __init__(self, n: int, rank: int, ranks: int):
         self.start, self.stop = n * rank // ranks, n * (rank + 1) // ranks
@@ -122,8 +139,10 @@ def _read_once(loader_class, torch) -> None:
 def results_are_gathered(collector) -> None:
     """Every rank evaluates the results of all: what it collected, in the order of a single process.
 
-    Without: each rank computes the metrics of its own rows, rounds them, and RecBole averages these (see
-    `metrics_are_of_all_rows`), which is wrong for all metrics that are no plain means, such as ItemCoverage or AUC.
+    Without: each rank computes the metrics of its own rows and rounds them, and `_map_reduce` averages these, with the
+    number of parts of their batches for weights (`len(batched_data)` is 4, whatever a batch holds: trainer.py:615 and
+    :632): a last batch of a few rows weighs as much as a full one, and what is no plain mean, such as ItemCoverage or
+    AUC, is another quantity altogether.
     """
     collect, torch = collector.Collector.get_data_struct, collector.torch
 
@@ -145,11 +164,10 @@ def results_are_gathered(collector) -> None:
 def metrics_are_of_all_rows(trainer) -> None:
     """The metrics of the gathered results stand as they are.
 
-    Without: `_map_reduce` averages the metrics of the ranks, rounded to four decimals before, with the number of their
-    batches' parts for weights (`len(batched_data)` is 4, whatever a batch holds: trainer.py:615 and :632), so that a
-    last batch of a few rows weighs as much as a full one.
+    Without: `_map_reduce` (trainer.py:632) averages what is the same on all ranks in single precision, and rounds it
+    again: the last decimals of an AveragePopularity of some hundreds are lost, and GAUC, which is not rounded, is.
     """
-    trainer.Trainer._map_reduce = lambda self, result, num_sample: result
+    trainer.Trainer._map_reduce = functools.wraps(trainer.Trainer._map_reduce)(lambda self, result, num_sample: result)
 
 
 @after("recbole.trainer.trainer")

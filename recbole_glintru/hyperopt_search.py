@@ -38,7 +38,9 @@ def search(
     tuning = _Tuning(trial, space, algo=algo, max_evals=max_evals or 100, early_stop=early_stop)
     if algo == "exhaustive":  # RecBole has set it to the size of the space
         tuning.max_evals = min(math.prod(len(parameter.values) for parameter in space), max_evals or sys.maxsize)
-    with _hyperopts_seed(seed):
+    from hyperopt.exceptions import AllTrialsFailed
+
+    with _hyperopts_seed(seed), contextlib.suppress(AllTrialsFailed):  # each has told why, see below
         tuning.run()
 
 

@@ -18,7 +18,7 @@ from typing import Any, Optional
 
 import yaml
 
-from recbole_glintru import launcher_help, plugin, protocol
+from recbole_glintru import launcher_help, plugin, process_options, protocol
 
 MODEL, DATASET = "GLINTRU", "ml-100k"  # unless the user names others
 USAGE = "run_recbole.py [--model=MODEL] [--dataset=DATASET] [--config_files='A.yaml B.yaml'] [--key=value ...]"
@@ -81,12 +81,12 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]
     parser = Parser(USAGE)
     parser.add_argument("--nproc", type=int, default=1)
     parser.add_argument("--ip", default="localhost")
-    parser.add_argument("--port", default="5678")
+    parser.add_argument("--port", type=int)
     parser.add_argument("--world_size", type=int, default=-1)
     parser.add_argument("--group_offset", type=int, default=0)
     options, words = parser.parse_known_args(list(arguments))
-    if options.nproc < 1:
-        raise UserError(f"--nproc={options.nproc}: must be at least 1.")
+    with user_errors(ValueError):
+        process_options.check(options)
     return options, parse_settings(words, USAGE)
 
 
@@ -157,7 +157,10 @@ def run(options: argparse.Namespace, settings: dict[str, str]) -> Optional[dict[
     arguments = [f"--{key}={value}" for key, value in {"model": model, "dataset": dataset, **settings}.items()]
     with protocol.as_config_files(applied, model) as protocol_files, command_line(arguments):
         files = protocol_files + options.config_files.split()
-        find_data(merged_settings(model, dataset, files))
+        config = merged_settings(model, dataset, files)
+        with user_errors(ValueError):
+            port = process_options.port(options, config)
+        find_data(config)
         from recbole.quick_start import run as run_by_recbole
 
         try:
@@ -168,7 +171,7 @@ def run(options: argparse.Namespace, settings: dict[str, str]) -> Optional[dict[
                 nproc=options.nproc,
                 world_size=options.world_size,
                 ip=options.ip,
-                port=options.port,
+                port=port,
                 group_offset=options.group_offset,
             )
         except ValueError as error:

@@ -25,7 +25,8 @@ Trains a model on a data set and evaluates it, by RecBole.
   --protocol       the paper's protocol to apply, that of the data set unless given: none, or one of
                    {protocols}
   --nproc, --ip, --port, --world_size, --group_offset
-                   training in several processes, as in RecBole
+                   training in several processes, as in RecBole; on CPUs where there are no GPUs
+  --process_timeout  seconds that one of them waits for another, 600 unless given
   --key=value      any setting of RecBole (recbole.io/docs, "Config Settings") or of the model
   --accelerate     True: a sequential model of RecBole's encodes each distinct history once in evaluation, and
                    batches are cut into groups of like length; same results, or an error that says why not

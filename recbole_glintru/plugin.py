@@ -253,6 +253,25 @@ def models_are_accelerated(trainer) -> None:
     trainer.AbstractTrainer.__init__ = __init__
 
 
+@after("recbole.trainer.trainer")
+def sampled_evaluation_is_compact(trainer) -> None:
+    """`evaluate` takes candidates from `recbole_glintru.evaluation`, where that is sure to change no metric."""
+    evaluate, evaluate_batch = trainer.Trainer.evaluate, trainer.Trainer._neg_sample_batch_eval
+
+    @functools.wraps(evaluate)
+    def evaluate_candidates(self, eval_data, *args, **kwargs):
+        if eval_data:
+            eval_data = importlib.import_module("recbole_glintru.evaluation").candidate_loader(self, eval_data)
+        return evaluate(self, eval_data, *args, **kwargs)
+
+    @functools.wraps(evaluate_batch)
+    def _neg_sample_batch_eval(self, batched_data):
+        score = getattr(batched_data, "evaluated_by", None)
+        return evaluate_batch(self, batched_data) if score is None else score(self)
+
+    trainer.Trainer.evaluate, trainer.Trainer._neg_sample_batch_eval = evaluate_candidates, _neg_sample_batch_eval
+
+
 def import_model(name: str) -> type:
     """The class of a model by its name.
 

@@ -39,11 +39,11 @@ def run_process(local_rank: int, *args) -> None:
 
 @after("recbole.quick_start.quick_start")
 def failed_ranks_are_named(quick_start) -> None:
-    """`run(nproc=...)` runs `run_process`, and tells of a killed process by its rank.
+    """`run(nproc=...)` runs `run_process`, and ends in an error that names the rank.
 
-    Without: the message is that of the process that ended first, which may be one that merely lost its connection; it
-    counts from 0 on each host; and a spawned process does not find the models of this package, unless the main script
-    imports it or the start-up line is installed.
+    Without: the error is that of the process that ended first, which may be one that merely lost its connection; a
+    killed one is counted from 0 on each host; and a spawned process does not find the models of this package, unless
+    the main script imports it or the start-up line is installed.
     """
     run_process.__wrapped__ = quick_start.run_recboles
     quick_start.run_recboles = run_process
@@ -51,10 +51,15 @@ def failed_ranks_are_named(quick_start) -> None:
 
     @functools.wraps(run)
     def run_named(*args, **kwargs):
-        from torch.multiprocessing import ProcessExitedException
+        from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
         try:
             return run(*args, **kwargs)
+        except ProcessRaisedException as error:  # its text is the traceback of the process
+            _, named, last_words = str(error).rpartition(f"{RankFailed.__name__}: ")
+            if not named:
+                raise
+            raise RankFailed(last_words.strip()) from error
         except ProcessExitedException as error:
             offset = inspect.signature(run).bind(*args, **kwargs).arguments.get("group_offset", 0)
             rank = offset + error.error_index

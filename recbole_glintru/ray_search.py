@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import sys
 from collections.abc import Iterator
@@ -48,7 +49,7 @@ def search(
     Args:
         config: RecBole's `Config` of a trial that varies nothing.
         folder: where Ray keeps the state of the search; with `resume`, that of an interrupted one: its finished
-            trials stand, the others start again.
+            trials stand, and the others are compared with them; those that were running start again.
         algo: "random", or "exhaustive" for every combination of choices once.
         num_samples: trials of a random search.
         grace_period: epochs that every trial gets, before the worse half stops at each doubling.
@@ -62,15 +63,23 @@ def search(
     try:
         import ray
         from ray import tune
-        from ray.tune.schedulers import ASHAScheduler
         from ray.tune.search.basic_variant import BasicVariantGenerator
     except ImportError as error:
-        raise UserError(f"--tool=ray: Ray Tune cannot be imported: {error}.") from None
+        hint = "the extra `tune` of this package has what it needs"
+        raise UserError(f"--tool=ray: Ray Tune cannot be imported: {error}; {hint}.") from None
     resources = resources or Resources()
-    _describe(folder, fixed, space, algo, resume)
     grid = algo == "exhaustive"
+    wanted = math.prod(len(parameter.values) for parameter in space) if grid else num_samples
+    description = {**asdict(fixed), "space": list(map(asdict, space)), "trials": wanted}
+    description = json.loads(json.dumps(description))  # as it is read again
+    if resume:
+        _check_same(folder, description)
     with _ray(ray, resources.address):
         gpus = _gpus(ray, resources)
+        if not resume:
+            folder.mkdir(parents=True)
+            (folder / DESCRIPTION).write_text(json.dumps(description, indent=1), encoding="utf-8")
+        print(f"If it is interrupted, the same command with --resume={folder} goes on.", file=sys.stderr)
         analysis = tune.run(
             tune.with_parameters(_trial, fixed=fixed, space=space, gpus=gpus),
             name=folder.name,
@@ -78,21 +87,14 @@ def search(
             config={parameter.name: parameter.for_ray(grid) for parameter in space},
             num_samples=1 if grid else num_samples,
             search_alg=BasicVariantGenerator(max_concurrent=resources.trials or 0, random_state=config["seed"]),
-            scheduler=ASHAScheduler(
-                time_attr=TIME,
-                metric=METRIC,
-                mode="max" if config["valid_metric_bigger"] else "min",
-                max_t=max(config["epochs"], grace_period),
-                grace_period=grace_period,
-                reduction_factor=2,
-            ),
+            scheduler=_scheduler(config, grace_period, folder),
             resources_per_trial={"cpu": resources.cpus, "gpu": gpus},
             reuse_actors=False,  # RecBole leaves its log, its seed and its visible GPUs behind
             raise_on_failed_trial=False,
             resume="AUTO" if resume else False,
             verbose=1,
         )
-        return _finished(analysis, space)
+        return _finished(analysis.trials, space, wanted)
 
 
 def _trial(parameters: dict[str, Any], fixed: search_trial.Fixed, space: list[search_space.Parameter], gpus: float):
@@ -120,25 +122,42 @@ class _ImportsThePackage:
 _trial.__mixins__ = (_ImportsThePackage,)
 
 
-def _describe(folder: Path, fixed, space: list[search_space.Parameter], algo: str, resume: bool) -> None:
-    """Write down what the search is, or see that a search to resume is the same.
+def _scheduler(config, grace_period: int, folder: Path):
+    """ASHA, which remembers what the finished trials of a resumed search have reported.
+
+    Without: Ray restores the trials and not their scheduler, so that bad trials would not be seen as bad.
+    """
+    from ray.tune.schedulers import ASHAScheduler
+
+    class Scheduler(ASHAScheduler):
+        def on_trial_add(self, controller, trial):
+            super().on_trial_add(controller, trial)
+            if trial.is_finished():
+                for file in folder.glob(f"{trial}_*/result.json"):
+                    for line in file.read_text(encoding="utf-8").splitlines():
+                        self.on_trial_result(controller, trial, json.loads(line))
+
+    return Scheduler(
+        time_attr=TIME,
+        metric=METRIC,
+        mode="max" if config["valid_metric_bigger"] else "min",
+        max_t=max(config["epochs"], grace_period),
+        grace_period=grace_period,
+        reduction_factor=2,
+    )
+
+
+def _check_same(folder: Path, description: dict[str, Any]) -> None:
+    """See that a search to resume is in the folder, and the described one.
 
     Raises:
-        UserError: there is no search to resume in the folder, or it is another one.
+        UserError: there is none, or it is another one.
     """
-    file = folder / DESCRIPTION
-    mine = {"fixed": asdict(fixed), "space": [asdict(parameter) for parameter in space], "algo": algo}
-    mine = json.loads(json.dumps(mine))
-    if not resume:
-        folder.mkdir(parents=True)
-        file.write_text(json.dumps(mine, indent=1), encoding="utf-8")
-        return
     try:
-        theirs = json.loads(file.read_text(encoding="utf-8"))
+        before = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise UserError(f"--resume={folder}: no search of run_hyper.py is there.") from None
-    differ = [key for key in mine["fixed"] if mine["fixed"][key] != theirs["fixed"].get(key)]
-    differ += [key for key in ("space", "algo") if mine[key] != theirs.get(key)]
+    differ = [key for key in description if description[key] != before.get(key)]
     if differ:
         raise UserError(f"--resume={folder}: that is another search; these differ: {', '.join(differ)}.")
 
@@ -149,13 +168,13 @@ def _ray(ray, address: Optional[str]) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    try:
-        if address is None:
-            ray.init(include_dashboard=False)
-        else:
-            ray.init(address=address)
-    except (ConnectionError, ValueError) as error:
-        raise UserError(f"--address={address}: {error}") from None
+    if address is None:
+        ray.init("local", include_dashboard=False)  # without "local" it takes a cluster that it finds, dead or alive
+    else:
+        try:
+            ray.init(address)
+        except (ConnectionError, ValueError) as error:
+            raise UserError(f"--address={address}: {error}") from None
     try:
         yield
     finally:
@@ -177,15 +196,15 @@ def _gpus(ray, resources: Resources) -> float:
     return gpus
 
 
-def _finished(analysis, space) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    trials = analysis.trials
+def _finished(trials, space, wanted: int) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     finished = [trial for trial in trials if "test_result" in (trial.last_result or {})]
     failed = [trial for trial in trials if trial.status == "ERROR"]
-    early = sum(trial.status == "TERMINATED" for trial in trials) - len(finished)
-    rest = len(trials) - len(finished) - len(failed) - early
+    done = [trial for trial in trials if trial.status == "TERMINATED" and (trial.last_result or {}).get("done")]
+    stopped = len(done) - len(finished)
+    rest = wanted - len(done) - len(failed)
     print(
-        f"{len(trials)} trials: {len(finished)} finished, {early} stopped early, {len(failed)} failed"
-        + (f", {rest} interrupted." if rest else "."),
+        f"{wanted} trials: {len(finished)} finished, {stopped} stopped early, {len(failed)} failed"
+        + (f", {rest} interrupted or not begun." if rest else "."),
         file=sys.stderr,
     )
     if not finished and failed:

@@ -5,6 +5,7 @@ A trial is a run of `run_recbole.py` with the same arguments, and what the searc
 
 import argparse
 import importlib.util
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -16,8 +17,8 @@ from recbole_glintru.launcher import UserError
 from recbole_glintru.search_outcome import Outcome
 
 USAGE = "run_hyper.py [--model=MODEL] [--dataset=DATASET] [--params_file=FILE] [--tool=hyperopt|ray] [--key=value ...]"
-HELP = """\
-usage: {usage}
+HELP = f"""\
+usage: {USAGE}
 
 Searches the settings with which a model gets the best validation score.
 
@@ -25,7 +26,7 @@ Searches the settings with which a model gets the best validation score.
                    as in run_recbole.py: what all trials share
   --params_file    what varies, a line each: name choice [...], name uniform low,high, name quniform low,high,step or
                    name loguniform low,high (of the logarithm); the package's own of the model unless given
-  --output_file    every trial with its results; {model}-{dataset}.result unless given
+  --output_file    every trial that came to its test, with its results; MODEL-DATASET.result unless given
   --best_file      the best trial's settings, for --config_files; the output file's name with .yaml unless given
   --display_file   a picture of the scores, HTML
   --tool           hyperopt (RecBole's HyperTuning, one trial after the other; the default) or ray (side by side)
@@ -37,22 +38,23 @@ With hyperopt:
 
 With ray:
   --num_samples    trials of a random search, 10 unless given
-  --grace_period   epochs that every trial gets before bad ones stop early, 1 unless given
+  --grace_period   epochs that every trial gets, 1 unless given; there and at each doubling the worse half stops
   --cpus_per_trial, --gpus_per_trial
                    1 and, where Ray has GPUs, 1 unless given; two trials with 0.5 share a GPU
   --max_concurrent_trials
                    most trials at a time; as many as there is room for unless given
   --storage_path   the folder for the states of searches, ray_log unless given; shared by all machines of a cluster
   --resume         the folder of an interrupted search in there: give the same command once more, with this
-  --address        a running Ray cluster, HOST:PORT or auto; Ray is started on this machine unless given
+  --address        a running Ray cluster, HOST:PORT or auto; RAY_ADDRESS, or a Ray of its own, unless given.
+                   Its machines need this package and, under the same path, the folder of the search
 
 The seed of the trials (--seed) is that of the search too."""
 
 ALGORITHMS = {"hyperopt": ("exhaustive", "random", "bayes"), "ray": ("random", "exhaustive")}  # the first by default
-COUNTS = {"max_evals": "hyperopt", "early_stop": "hyperopt", "num_samples": "ray", "grace_period": "ray"}
-COUNTS["max_concurrent_trials"] = "ray"
-AMOUNTS = {"cpus_per_trial": "ray", "gpus_per_trial": "ray"}
-NAMES = {"storage_path": "ray", "resume": "ray", "address": "ray"}
+COUNTS = {"max_evals": "hyperopt", "early_stop": "hyperopt"}  # of the options of one tool alone: which
+COUNTS.update(dict.fromkeys(("num_samples", "grace_period", "max_concurrent_trials"), "ray"))
+AMOUNTS = dict.fromkeys(("cpus_per_trial", "gpus_per_trial"), "ray")
+NAMES = dict.fromkeys(("storage_path", "resume", "address"), "ray")
 OF_ONE_TOOL = {**COUNTS, **AMOUNTS, **NAMES}
 PROCESSES = ("nproc", "ip", "port", "world_size", "group_offset")
 
@@ -65,7 +67,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     try:
         options, settings = parse(sys.argv[1:] if arguments is None else arguments)
         if options.help:
-            print(HELP.format(usage=USAGE, model="MODEL", dataset="DATASET"))
+            print(HELP)
         else:
             run(options, settings)
     except UserError as error:
@@ -89,23 +91,7 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]
     for name in AMOUNTS:
         parser.add_argument(f"--{name}", type=float)
     options, words = parser.parse_known_args(list(arguments))
-    if options.tool not in ALGORITHMS:
-        raise UserError(f"--tool={options.tool}: must be one of {', '.join(ALGORITHMS)}.")
-    options.algo = options.algo or ALGORITHMS[options.tool][0]
-    if options.algo not in ALGORITHMS[options.tool]:
-        allowed = ", ".join(ALGORITHMS[options.tool])
-        raise UserError(f"--algo={options.algo}: with --tool={options.tool} it must be one of {allowed}.")
-    for name, value in vars(options).items():
-        if value is None:
-            continue
-        if OF_ONE_TOOL.get(name, options.tool) != options.tool:
-            raise UserError(f"--{name}={value}: is for --tool={OF_ONE_TOOL[name]}, and the tool is {options.tool}.")
-        if name in COUNTS and value < 1:
-            raise UserError(f"--{name}={value}: must be at least 1.")
-        if name in AMOUNTS and not 0 <= value < float("inf"):
-            raise UserError(f"--{name}={value}: must be at least 0.")
-    if options.algo == "exhaustive" and options.num_samples is not None:
-        raise UserError(f"--num_samples={options.num_samples}: --algo=exhaustive tries every combination once.")
+    _check_options(options)
     settings = launcher.parse_settings(words, USAGE)
     for name in PROCESSES:
         if name in settings:
@@ -126,12 +112,10 @@ def run(options: argparse.Namespace, settings: dict[str, str]) -> Outcome:
         texts = [Path(file).read_text(encoding="utf-8") for file in files + options.config_files.split()]
     fixed = search_trial.Fixed(model, dataset, texts, settings, str(Path.cwd()))
     config = fixed.merged({})
-    _check(options, settings, space, config)
+    _check_search(options, settings, space, config)
     output_file = Path(options.output_file or f"{model}-{dataset}.result")
     best_file = Path(options.best_file or output_file.with_suffix(".yaml"))
-    for option, file in (("output_file", output_file), ("best_file", best_file)):
-        if not file.parent.is_dir() or file.is_dir():
-            raise UserError(f"--{option}={file}: {file.parent} is no folder, or {file} is one.")
+    _check_files(output_file=output_file, best_file=best_file, display_file=options.display_file)
     launcher.find_data(config)
 
     outcome = Outcome(fixed, bool(config["valid_metric_bigger"]), output_file, best_file)
@@ -164,8 +148,8 @@ def _by_ray(options, config, space, outcome: Outcome) -> None:
     else:
         name = f"{config['model']}-{config['dataset']}-{time.strftime('%Y-%m-%d-%H-%M-%S')}"
         folder = Path(options.storage_path or "ray_log", name).resolve()
-    print(f"If it is interrupted, the same command with --resume={folder} goes on.", file=sys.stderr)
     cpus = 1 if options.cpus_per_trial is None else options.cpus_per_trial
+    address = options.address or os.environ.get("RAY_ADDRESS")  # Ray's own way to name a cluster
     finished = ray_search.search(
         outcome.fixed,
         space,
@@ -175,13 +159,10 @@ def _by_ray(options, config, space, outcome: Outcome) -> None:
         algo=options.algo,
         num_samples=options.num_samples or 10,
         grace_period=options.grace_period or 1,
-        resources=ray_search.Resources(cpus, options.gpus_per_trial, options.max_concurrent_trials, options.address),
+        resources=ray_search.Resources(cpus, options.gpus_per_trial, options.max_concurrent_trials, address),
     )
     for parameters, result in finished:
         outcome.add(parameters, result)
-
-
-# ----------------------------------------------------------------------------------------------- what is searched
 
 
 def _params_file(named: Optional[str], model: str) -> Path:
@@ -197,7 +178,45 @@ def _params_file(named: Optional[str], model: str) -> Path:
     return file
 
 
-def _check(options, settings: dict[str, str], space: list[search_space.Parameter], config) -> None:
+# ------------------------------------------------------------------------------------------------ what is refused
+
+
+def _check_options(options) -> None:
+    """Set `algo`, and see that the options have values that go together and with the tool."""
+    if options.tool not in ALGORITHMS:
+        raise UserError(f"--tool={options.tool}: must be one of {', '.join(ALGORITHMS)}.")
+    options.algo = options.algo or ALGORITHMS[options.tool][0]
+    if options.algo not in ALGORITHMS[options.tool]:
+        allowed = ", ".join(ALGORITHMS[options.tool])
+        raise UserError(f"--algo={options.algo}: with --tool={options.tool} it must be one of {allowed}.")
+    for name, value in vars(options).items():
+        if value is None:
+            continue
+        if OF_ONE_TOOL.get(name, options.tool) != options.tool:
+            raise UserError(f"--{name}={value}: is for --tool={OF_ONE_TOOL[name]}, and the tool is {options.tool}.")
+        if name in COUNTS and value < 1:
+            raise UserError(f"--{name}={value}: must be at least 1.")
+        if name in AMOUNTS and not (0 <= value <= 1 or value.is_integer() and value > 1):
+            raise UserError(f"--{name}={value:g}: must be a whole number, or a fraction between 0 and 1.")
+        if name == "cpus_per_trial" and value == 0:
+            raise UserError(f"--{name}=0: must be above 0.")
+    if options.algo == "exhaustive" and options.num_samples is not None:
+        raise UserError(f"--num_samples={options.num_samples}: --algo=exhaustive tries every combination once.")
+
+
+def _check_files(**files) -> None:
+    """See that these files, by their options, can be written."""
+    paths = {option: Path(file) for option, file in files.items() if file}
+    for option, file in paths.items():
+        if not file.parent.is_dir() or file.is_dir():
+            raise UserError(f"--{option}={file}: {file.parent} is no folder, or {file} is one.")
+    if len({file.resolve() for file in paths.values()}) < len(paths):
+        named = ", ".join(f"--{option}={file}" for option, file in paths.items())
+        raise UserError(f"{named}: must be different files.")
+
+
+def _check_search(options, settings: dict[str, str], space: list[search_space.Parameter], config) -> None:
+    """See that the space, the settings and the tool go together."""
     known = {*config.final_config_dict, *(name for names in config.parameters.values() for name in names)}
     for parameter in space:
         if parameter.name in settings:

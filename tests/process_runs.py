@@ -3,11 +3,18 @@
 A module of its own, since spawned processes import it by name.
 """
 
+import contextlib
+import inspect
 import os
 import signal
 import socket
 import time
+from unittest import mock
 
+import torch
+from fakes import Settings, make_batch, make_histories, make_model, model_settings
+
+from recbole_glintru import plugin
 from recbole_glintru.models.glintru import GLINTRU
 
 COMMON = {
@@ -27,14 +34,15 @@ COMMON = {
     **{f"{name}_dropout_prob": 0.0 for name in ("gate", "mix", "mlp", "hidden", "embedding")},
 }
 SPLIT = {"split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user"}
+ONE_EPOCH = {"epochs": 1, "user_inter_num_interval": "[0,20]"}
 RUNS = {
     "full": {"eval_args": {**SPLIT, "mode": "full"}},
-    "sampled": {"eval_args": {**SPLIT, "mode": "uni20"}, "metrics": ["Recall", "NDCG", "GAUC"], "epochs": 1},
+    "sampled": {**ONE_EPOCH, "eval_args": {**SPLIT, "mode": "uni20"}, "metrics": ["Recall", "NDCG", "GAUC"]},
     "value": {
+        **ONE_EPOCH,
         "eval_args": {**SPLIT, "mode": "pop20"},
         "metrics": ["AUC", "LogLoss"],
         "valid_metric": "AUC",
-        "epochs": 1,
     },
 }
 
@@ -47,7 +55,6 @@ def free_port():
 
 def train_and_evaluate(run, **processes):
     """What `run_recbole` does for one of `RUNS`, and what it came to, as plain values."""
-    import torch
     from recbole.config import Config
     from recbole.data import create_dataset, data_preparation
     from recbole.utils import get_model, get_trainer, init_seed
@@ -57,16 +64,17 @@ def train_and_evaluate(run, **processes):
     data = data_preparation(config, create_dataset(config))
     init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
     model = get_model(config["model"])(config, data[0]._dataset)
-    trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
-    _, valid = trainer.fit(data[0], data[1])
-    test = trainer.evaluate(data[2])
+    with clocks_differ(config["local_rank"]), writing_takes_time():
+        trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
+        _, valid = trainer.fit(data[0], data[1])
+        test = trainer.evaluate(data[2])
     outcome = {
         "losses": [float(loss) for loss in trainer.train_loss_dict.values()],
         "valid": {key: float(value) for key, value in valid.items()},
         "test": {key: float(value) for key, value in test.items()},
         "state": {key: value.clone() for key, value in model.state_dict().items()},
         "checkpoint": trainer.saved_model_file,
-        "rows": (data[0].sample_size, data[2].sample_size),
+        "recbole": as_recbole_does(trainer, config, data[2]._dataset) if run == "full" else None,
     }
     if not config["single_spec"]:
         torch.distributed.destroy_process_group()
@@ -75,41 +83,99 @@ def train_and_evaluate(run, **processes):
 
 def train_in_process(local_rank, nproc, ports):
     """All of `RUNS`, in one of several processes; `rank-<rank>` in the current folder is what they came to."""
-    import torch
-
     outcomes = {}
     for run, port in ports.items():
         members = {"nproc": nproc, "world_size": nproc, "ip": "localhost", "port": port, "offset": 0}
-        outcomes[run] = train_and_evaluate(run, local_rank=local_rank, **members)
+        if run == "gradients":
+            torch.distributed.init_process_group(
+                "gloo", rank=local_rank, world_size=nproc, init_method=f"tcp://localhost:{port}"
+            )
+            outcomes[run] = {name: gradients(name, local_rank, nproc) for name in plugin.announced_models()}
+        else:
+            outcomes[run] = train_and_evaluate(run, local_rank=local_rank, **members)
     torch.save(outcomes, f"rank-{local_rank}")
 
 
-class Dying(GLINTRU):
-    """Raises an error in the second of two processes, at its second batch."""
+# ------------------------------------------------------------------------------------------- what must not matter
 
-    steps = 0
+
+def clocks_differ(rank):
+    """Each rank's clock shows another time, which RecBole names checkpoints by."""
+    return mock.patch("recbole.trainer.trainer.get_local_time", lambda: f"clock-{rank}")
+
+
+@contextlib.contextmanager
+def writing_takes_time():
+    """A checkpoint is there half a second after the other ranks have gone on."""
+    save = torch.save
+
+    def save_late(*args, **kwargs):
+        time.sleep(0.5)
+        save(*args, **kwargs)
+
+    with mock.patch("torch.save", save_late):
+        yield
+
+
+# ------------------------------------------------------------------------------------------------ RecBole's own way
+
+
+def as_recbole_does(trainer, config, dataset):
+    """The metrics of the test data by RecBole's own loader, collector and average of the ranks."""
+    from recbole.data.dataloader.general_dataloader import FullSortEvalDataLoader
+    from recbole.evaluator.collector import Collector
+    from recbole.trainer import Trainer
+
+    # Of the collector, only the gathering is left out: without its other mend the ItemCoverage cannot be computed.
+    collect = Collector.get_data_struct.__wrapped__
+    with contextlib.ExitStack() as stack:
+        for owner, name in ((FullSortEvalDataLoader, "__init__"), (Trainer, "_map_reduce")):
+            stack.enter_context(mock.patch.object(owner, name, inspect.unwrap(getattr(owner, name))))
+        stack.enter_context(mock.patch.object(Collector, "get_data_struct", collect))
+        metrics = trainer.evaluate(FullSortEvalDataLoader(config, dataset, None), load_best_model=False)
+    return {key: float(value) for key, value in metrics.items()}
+
+
+# -------------------------------------------------------------------------------------------------- gradients
+
+
+def gradients(name, rank=0, ranks=1):
+    """The gradients of one training step of a model of the package, on a share of eight rows, as RecBole makes it."""
+    from recbole.trainer.trainer import AbstractTrainer
+
+    torch.manual_seed(rank)  # other initial parameters in every rank, as RecBole has them
+    features = {"class": torch.randint(1, 5, (30, 3), generator=torch.Generator().manual_seed(0))}
+    settings = model_settings(name, MAX_ITEM_LIST_LENGTH=12)
+    settings.update({key: 0.0 for key in settings if "dropout" in key or key.startswith("sse_")})  # no random numbers
+    model = make_model(name, features=features, **settings)
+    trainer = AbstractTrainer(Settings(settings, single_spec=ranks == 1), model)
+    trainer.device = torch.device("cpu")
+    item_seq, item_seq_len = make_histories([12, 3, 1, 7, 5, 9, 2, 12], padded_to=12)
+    batch = make_batch(item_seq, item_seq_len)[torch.arange(rank, 8, ranks)]
+    sync_loss = 0
+    if ranks > 1:
+        trainer.set_reduce_hook()
+        sync_loss = trainer.sync_grad_loss()
+    (model.calculate_loss(batch) + sync_loss).backward()
+    return {key: parameter.grad for key, parameter in model.named_parameters()}
+
+
+# ----------------------------------------------------------------------------------------------------- failures
+
+
+class Failing(GLINTRU):
+    """Comes to an end in rank 1, at its second batch, as the key `failure` says: error, killed or hanging."""
+
+    def __init__(self, config, dataset):
+        super().__init__(config, dataset)
+        self.failure, self.steps = config["failure"], 0
 
     def calculate_loss(self, interaction):
-        import torch
-
         self.steps += 1
         if torch.distributed.get_rank() == 1 and self.steps == 2:
-            self.end()
+            if self.failure == "error":
+                raise ArithmeticError("the model has had enough")
+            if self.failure == "killed":
+                os.kill(os.getpid(), signal.SIGKILL)  # as by a system short of memory
+            time.sleep(600)
         return super().calculate_loss(interaction)
-
-    def end(self):
-        raise ArithmeticError("the model has had enough")
-
-
-class Killed(Dying):
-    """Is killed instead, as by a system short of memory."""
-
-    def end(self):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-class Hanging(Dying):
-    """Hangs instead."""
-
-    def end(self):
-        time.sleep(600)

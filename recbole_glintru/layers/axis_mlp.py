@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recbole_glintru.layers.dropout import Dropout
+
 
 class AxisMLP(nn.Module):
     """dropout(dropout(GELU(u W_1 + b_1)) W_2 + b_2) for every vector u along an axis of x.
@@ -21,7 +23,7 @@ class AxisMLP(nn.Module):
         super().__init__()
         self.expand = nn.Linear(size, inner_size, bias=bias)
         self.reduce = nn.Linear(inner_size, size, bias=bias)
-        self.dropout = nn.Dropout(dropout_prob)
+        self.dropout = Dropout(dropout_prob)
 
     def forward(self, x: Tensor, axis: int) -> Tensor:
         """x with s entries along `axis` -> the same shape."""

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recbole_glintru.layers.dropout import Dropout
 from recbole_glintru.layers.gru import GRU
 from recbole_glintru.layers.temporal_conv import NoTemporalConv, TemporalConv, window_before
 from recbole_glintru.ops.layouts import Layout
@@ -26,7 +27,7 @@ class SelectiveGate(nn.Module):
         self.activation = ACTIVATIONS[activation]
         self.reduce = nn.Linear(hidden_size, hidden_size // reduction)
         self.expand = nn.Linear(hidden_size // reduction, hidden_size)
-        self.dropout = nn.Dropout(dropout_prob)
+        self.dropout = Dropout(dropout_prob)
 
     def forward(self, c: Tensor) -> Tensor:
         """`[..., d]` -> `[..., d]`."""

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recbole_glintru.layers.dropout import Dropout
+
 ACTIVATIONS = {"gelu": F.gelu, "relu": F.relu, "swish": F.silu, "tanh": torch.tanh, "sigmoid": torch.sigmoid}
 
 
@@ -33,9 +35,9 @@ class FeedForward(nn.Module):
         super().__init__()
         self.activation = ACTIVATIONS[activation]
         self.expand = nn.Linear(hidden_size, inner_size)
-        self.inner_dropout = nn.Dropout(inner_dropout_prob)
+        self.inner_dropout = Dropout(inner_dropout_prob)
         self.reduce = nn.Linear(inner_size, hidden_size)
-        self.dropout = nn.Dropout(dropout_prob)
+        self.dropout = Dropout(dropout_prob)
         self.norm = nn.Identity() if layer_norm_eps is None else nn.LayerNorm(hidden_size, eps=layer_norm_eps)
 
     def forward(self, x: Tensor) -> Tensor:

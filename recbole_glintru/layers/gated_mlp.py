@@ -5,6 +5,8 @@ from typing import Optional
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recbole_glintru.layers.dropout import Dropout
+
 
 class DataAwareGate(nn.Module):
     """Z = GELU(delta_2(X)) * M, eq. 11: the block's input decides how much of the mixed experts passes.
@@ -21,7 +23,7 @@ class DataAwareGate(nn.Module):
         super().__init__()
         self.gate = nn.Linear(hidden_size, hidden_size)
         self.output: Optional[nn.Linear] = nn.Linear(hidden_size, hidden_size) if output_linear else None
-        self.dropout = nn.Dropout(dropout_prob)
+        self.dropout = Dropout(dropout_prob)
 
     def forward(self, x: Tensor, mixed: Tensor) -> Tensor:
         """x, mixed `[B, T, d]` -> `[B, T, d]`."""
@@ -42,7 +44,7 @@ class GatedMLP(nn.Module):
         self.gate = nn.Linear(hidden_size, hidden_size)
         self.value = nn.Linear(hidden_size, hidden_size)
         self.output = nn.Linear(hidden_size, hidden_size)
-        self.dropout = nn.Dropout(dropout_prob)
+        self.dropout = Dropout(dropout_prob)
 
     def forward(self, z: Tensor) -> Tensor:
         """`[B, T, d]` -> `[B, T, d]`."""

@@ -3,17 +3,19 @@
 import torch
 from torch import Tensor, nn
 
+from recbole_glintru.ops import gru_kernels
 from recbole_glintru.ops.gru import gru_reference, packed_gru
 from recbole_glintru.ops.layouts import Layout, Packed
 from recbole_glintru.ops.precision import at_least_float32, float32_region
-from recbole_glintru.ops.tracing import is_compiling
+from recbole_glintru.ops.tracing import is_compiling, is_traced
 
 
 class GRU(nn.Module):
     """`torch.nn.GRU` with its parameters and its results, which computes no padding in a packed layout.
 
-    Not a subclass of it: `torch.compile` refuses those. Runs in float32 under autocast: rounding errors of half
-    precision add up over the steps.
+    Not a subclass of it: `torch.compile` refuses those. Under autocast its states are float32 all the same, for
+    rounding errors of half precision add up over the steps; on a GPU the factors of products follow autocast, where
+    the package's kernels can be used (`ops/gru_kernels.py`).
 
     Args:
         hidden_size: d, of the inputs too.
@@ -35,6 +37,12 @@ class GRU(nn.Module):
 
     def forward(self, x: Tensor, layout: Layout) -> Tensor:
         """The states of the last layer: x `[*P, d]` -> `[*P, d]`; what stands in the padding means nothing."""
+        if x.is_cuda and not is_traced():
+            dtype = gru_kernels.product_type(x)
+            if gru_kernels.are_usable(x.device, dtype, self.weight_hh_l0.shape[1], self.bias):
+                for weights in self.all_weights:
+                    x = gru_kernels.gru(x, layout, *weights, dtype)
+                return x
         with float32_region(x):
             x = at_least_float32(x)
             if not isinstance(layout, Packed) and not is_compiling():

@@ -21,13 +21,16 @@ class TemporalConv(nn.Conv1d):
     def forward(self, x: Tensor, layout: Layout) -> Tensor:
         """`[*P, d]` -> `[*P, d]`; the padding counts as zeros, and what comes out there means nothing."""
         taps = self.weight.permute(2, 0, 1)  # [k, out, in]
-        return layout.shifted_sum(F.linear(x, taps.flatten(0, 1)).unflatten(-1, taps.shape[:2])) + self.bias
+        return layout.convolve(x, taps, self._with_bias(taps.new_zeros(taps.shape[:2])))
 
     def after_linear(self, linear: nn.Linear, x: Tensor, layout: Layout) -> Tensor:
         """`forward(linear(x), layout)` as one product: both are linear, so that their weights are multiplied first."""
         taps = self.weight.permute(2, 0, 1)  # [k, out, in]
-        products = F.linear(x, (taps @ linear.weight).flatten(0, 1), (taps @ linear.bias).flatten())
-        return layout.shifted_sum(products.unflatten(-1, taps.shape[:2])) + self.bias
+        return layout.convolve(x, taps @ linear.weight, self._with_bias(taps @ linear.bias))
+
+    def _with_bias(self, biases: Tensor) -> Tensor:
+        """Of each tap, `[k, out]`, with the convolution's own at the middle one, which always meets a position."""
+        return biases + F.pad(self.bias.unsqueeze(0), (0, 0, len(biases) // 2, len(biases) // 2))
 
     def at_centre(self, window: Tensor) -> Tensor:
         """The output at one position, from the first T of the k positions around it; the others count as zeros.

@@ -7,6 +7,7 @@ from recbole.utils import InputType
 from torch import Tensor, nn
 
 from recbole_glintru import settings
+from recbole_glintru.layers.dropout import Dropout
 from recbole_glintru.layers.feed_forward import ACTIVATIONS, FeedForward
 from recbole_glintru.layers.spectral_filter import SpectralFilter
 from recbole_glintru.models.base import NextItemRecommender
@@ -38,7 +39,7 @@ class FilterBlock(nn.Module):
     ):
         super().__init__()
         self.filter = SpectralFilter(length, hidden_size)
-        self.dropout = nn.Dropout(dropout_prob)
+        self.dropout = Dropout(dropout_prob)
         self.norm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
         self.feed_forward = FeedForward(hidden_size, inner_size, hidden_act, dropout_prob, layer_norm_eps)
 
@@ -93,7 +94,7 @@ class FMLPRec(NextItemRecommender):
         layer_norm_eps = settings.number(config, "layer_norm_eps")
         self.position_embedding = nn.Embedding(self.length, self.hidden_size)
         self.input_norm = nn.LayerNorm(self.hidden_size, eps=layer_norm_eps)
-        self.input_dropout = nn.Dropout(dropout_prob)
+        self.input_dropout = Dropout(dropout_prob)
         self.blocks = nn.ModuleList(
             FilterBlock(
                 self.length,

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from recbole_glintru import settings
 from recbole_glintru.layers.dense_selective_gru import ACTIVATIONS, DenseSelectiveGRU
+from recbole_glintru.layers.dropout import Dropout
 from recbole_glintru.layers.gated_mlp import DataAwareGate, GatedMLP
 from recbole_glintru.layers.gru import GRU
 from recbole_glintru.layers.linear_attention import LinearAttention
@@ -32,7 +33,7 @@ class AttentionExpert(nn.Module):
         self.output_block = output_block
         if output_block:
             self.output = nn.Linear(hidden_size, hidden_size)
-            self.dropout = nn.Dropout(dropout_prob)
+            self.dropout = Dropout(dropout_prob)
             self.norm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
 
     def forward(self, x: Tensor, layout: Layout) -> Tensor:
@@ -190,7 +191,7 @@ class GLINTRU(NextItemRecommender):
     def __init__(self, config, dataset):
         super().__init__(config, dataset)
         self.length_invariant = settings.switch(config, "mask_padding")
-        self.embedding_dropout = nn.Dropout(settings.probability(config, "embedding_dropout_prob"))
+        self.embedding_dropout = Dropout(settings.probability(config, "embedding_dropout_prob"))
         n_layers = settings.integer(config, "n_layers", most=4)
         self.packs_histories = n_layers == 1  # the attention of a lower block pads
         self.blocks = nn.ModuleList(GLINTRUBlock(config) for _ in range(n_layers))

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from recbole_glintru import settings
+from recbole_glintru.layers.dropout import Dropout
 from recbole_glintru.layers.feed_forward import ACTIVATIONS, FeedForward
 from recbole_glintru.layers.linear_attention import LinearAttention
 from recbole_glintru.layers.position_embedding import PositionEmbedding
@@ -26,7 +27,7 @@ class LinRecBlock(nn.Module):
             key_norm=settings.choice(config, "key_norm", ("position", "sequence")),
         )
         self.attention_output = nn.Linear(hidden_size, hidden_size)
-        self.attention_dropout = nn.Dropout(dropout_prob)
+        self.attention_dropout = Dropout(dropout_prob)
         self.attention_norm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
         self.feed_forward = FeedForward(
             hidden_size,
@@ -82,7 +83,7 @@ class LinRec(NextItemRecommender):
         self.length_invariant = settings.switch(config, "mask_padding")
         self.position_embedding = PositionEmbedding(settings.integer(config, "MAX_ITEM_LIST_LENGTH"), self.hidden_size)
         self.input_norm = nn.LayerNorm(self.hidden_size, eps=settings.number(config, "layer_norm_eps"))
-        self.input_dropout = nn.Dropout(settings.probability(config, "hidden_dropout_prob"))
+        self.input_dropout = Dropout(settings.probability(config, "hidden_dropout_prob"))
         self.blocks = nn.ModuleList(LinRecBlock(config) for _ in range(settings.integer(config, "n_layers")))
         self.initializer_range = settings.number(config, "initializer_range")
         self.apply(self._initialise)

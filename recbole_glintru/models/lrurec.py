@@ -5,6 +5,7 @@ from recbole.utils import InputType
 from torch import Tensor, nn
 
 from recbole_glintru import settings
+from recbole_glintru.layers.dropout import Dropout
 from recbole_glintru.layers.feed_forward import FeedForward
 from recbole_glintru.layers.linear_recurrent_unit import LinearRecurrentUnit
 from recbole_glintru.models.base import NextItemRecommender
@@ -23,7 +24,7 @@ class LRURecBlock(nn.Module):
         self.recurrent_unit = LinearRecurrentUnit(
             hidden_size, state_size=settings.integer(config, "state_expansion") * hidden_size
         )
-        self.dropout = nn.Dropout(settings.probability(config, "attn_dropout_prob"))
+        self.dropout = Dropout(settings.probability(config, "attn_dropout_prob"))
         self.norm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
         self.feed_forward = FeedForward(
             hidden_size,
@@ -79,7 +80,7 @@ class LRURec(NextItemRecommender):
 
     def __init__(self, config, dataset):
         super().__init__(config, dataset)
-        self.input_dropout = nn.Dropout(settings.probability(config, "hidden_dropout_prob"))
+        self.input_dropout = Dropout(settings.probability(config, "hidden_dropout_prob"))
         self.input_norm = nn.LayerNorm(self.hidden_size, eps=settings.number(config, "layer_norm_eps"))
         self.blocks = nn.ModuleList(LRURecBlock(config) for _ in range(settings.integer(config, "n_layers")))
         self.item_bias = nn.Parameter(torch.empty(self.n_items))

@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from recbole_glintru import settings
+from recbole_glintru.layers.dropout import Dropout
 from recbole_glintru.layers.feed_forward import FeedForward
 from recbole_glintru.layers.mamba import Mamba
 from recbole_glintru.models.base import NextItemRecommender
@@ -47,7 +48,7 @@ class MambaBlock(nn.Module):
         super().__init__()
         self.mixer = mixer
         self.residual = residual
-        self.dropout = nn.Dropout(dropout_prob)
+        self.dropout = Dropout(dropout_prob)
         self.norm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
         self.feed_forward = FeedForward(
             hidden_size, inner_size, "gelu", dropout_prob, layer_norm_eps, inner_dropout_prob=dropout_prob
@@ -96,7 +97,7 @@ class Mamba4Rec(NextItemRecommender):
         layer_norm_eps = settings.number(config, "layer_norm_eps")
         n_layers = settings.integer(config, "n_layers")
         inner_size = settings.integer(config, "ffn_expansion") * self.hidden_size
-        self.input_dropout = nn.Dropout(dropout_prob)
+        self.input_dropout = Dropout(dropout_prob)
         self.input_norm = nn.LayerNorm(self.hidden_size, eps=layer_norm_eps)
         self.blocks = nn.ModuleList(
             MambaBlock(

@@ -6,6 +6,7 @@ from recbole.utils import InputType
 from torch import Tensor, nn
 
 from recbole_glintru import settings
+from recbole_glintru.layers.dropout import Dropout
 from recbole_glintru.models.base import NextItemRecommender
 from recbole_glintru.models.mamba4rec import MAMBA_INITS, make_mamba
 from recbole_glintru.ops.alignment import align_right, widen
@@ -49,7 +50,7 @@ class RecMamba(NextItemRecommender):
         self.length_invariant = not self.left_padding
         self.length = settings.integer(config, "MAX_ITEM_LIST_LENGTH")
         self.position_embedding = nn.Embedding(self.length, self.hidden_size)
-        self.dropout = nn.Dropout(settings.probability(config, "hidden_dropout_prob"))
+        self.dropout = Dropout(settings.probability(config, "hidden_dropout_prob"))
         self.mamba = make_mamba(config)
         keep_mamba = settings.choice(config, "mamba_init", MAMBA_INITS) == "upstream"
         for name, parameter in self.named_parameters():

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_glintru import settings
+from recbole_glintru.layers.dropout import Dropout
 from recbole_glintru.layers.gru import GRU
 from recbole_glintru.layers.temporal_conv import TemporalConv
 from recbole_glintru.models.mamba4rec import Mamba4Rec, make_mamba
@@ -33,7 +34,7 @@ class GatedBidirectionalMamba(nn.Module):
         self.reversed_gate_input = nn.Linear(hidden_size, hidden_size)
         self.gate_silu = nn.Linear(hidden_size, hidden_size)
         self.gate_sigmoid = nn.Linear(hidden_size, hidden_size)
-        self.gate_dropout = nn.Dropout(settings.probability(config, "gate_dropout_prob"))
+        self.gate_dropout = Dropout(settings.probability(config, "gate_dropout_prob"))
         self.conv = TemporalConv(hidden_size, KERNEL_SIZE)
         self.gru = GRU(hidden_size)
         start = torch.tensor(MIXING_START)

@@ -9,6 +9,7 @@ from recbole.utils import InputType
 from torch import Tensor, nn
 
 from recbole_glintru import settings
+from recbole_glintru.layers.dropout import Dropout
 from recbole_glintru.layers.feed_forward import FeedForward
 from recbole_glintru.layers.position_embedding import PositionEmbedding
 from recbole_glintru.models.base import NextItemRecommender
@@ -139,7 +140,7 @@ class SSEPT(NextItemRecommender):
 
         self.user_embedding = nn.Embedding(self.n_users, self.user_hidden_size)
         self.position_embedding = PositionEmbedding(settings.integer(config, "MAX_ITEM_LIST_LENGTH"), joint_size)
-        self.input_dropout = nn.Dropout(settings.probability(config, "hidden_dropout_prob"))
+        self.input_dropout = Dropout(settings.probability(config, "hidden_dropout_prob"))
         self.blocks = nn.ModuleList(SSEPTBlock(config, joint_size) for _ in range(settings.integer(config, "n_layers")))
         self.output_norm = nn.LayerNorm(joint_size, eps=settings.number(config, "layer_norm_eps"))
         self.apply(self._initialise)

@@ -68,65 +68,90 @@ class _PackedGRU(torch.autograd.Function):
     """x `[N, in]`, packed, to states `[N, d]`.
 
     One product for the inputs of all steps; then each step adds its own product where the input's stands, in place.
-    The gates are kept for the backward pass, which touches each block of memory once, while it is in the cache.
+    The backward pass, which touches each block of memory once while it is in the cache, turns what the forward pass
+    has kept into gradients, in place: new memory costs as much time as the arithmetic on it.
     """
 
     @staticmethod
     def forward(ctx, x, weight_ih, weight_hh, bias_ih, bias_hh, counts):
-        d = weight_hh.shape[1]
-        has_bias = bias_ih is not None
-        reset_update = F.linear(x, weight_ih[: 2 * d], bias_ih[: 2 * d] + bias_hh[: 2 * d] if has_bias else None)
-        candidate = F.linear(x, weight_ih[2 * d :], bias_ih[2 * d :] if has_bias else None)
-        recurrent = x.new_empty(len(x), d)  # h W_hn
-        states = x.new_empty(len(x), d)
-        to_reset_update = weight_hh[: 2 * d].T.contiguous()
-        to_recurrent = weight_hh[2 * d :].T.contiguous()
-        h = x.new_zeros(counts[0], d)
-        for step in blocks(counts):
-            h = h[: step.stop - step.start]
-            gates = reset_update[step].addmm_(h, to_reset_update).sigmoid_()
-            if has_bias:
-                torch.addmm(bias_hh[2 * d :], h, to_recurrent, out=recurrent[step])
-            else:
-                torch.mm(h, to_recurrent, out=recurrent[step])
-            c = candidate[step].addcmul_(gates[:, :d], recurrent[step]).tanh_()
-            h = torch.lerp(c, h, gates[:, d:], out=states[step])
-        ctx.counts, ctx.has_bias = counts, has_bias
-        ctx.save_for_backward(x, weight_ih, weight_hh, reset_update, candidate, recurrent, states)
+        states, ctx.kept = _run(x, weight_ih, weight_hh, bias_ih, bias_hh, counts)
+        ctx.counts = counts
+        ctx.save_for_backward(x, weight_ih, weight_hh, bias_ih, bias_hh, states)
         return states
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_states):
-        x, weight_ih, weight_hh, reset_update, candidate, recurrent, states = ctx.saved_tensors
-        d, steps = weight_hh.shape[1], blocks(ctx.counts)
-        before = states.new_zeros(states.shape)  # h_{t-1}
-        for earlier, step in zip(steps, steps[1:]):
-            before[step] = states[earlier][: step.stop - step.start]
+        x, weight_ih, weight_hh, bias_ih, bias_hh, states = ctx.saved_tensors
+        kept, ctx.kept = ctx.kept, None
+        if kept is None:  # a second pass through a retained graph
+            _, kept = _run(x, weight_ih, weight_hh, bias_ih, bias_hh, ctx.counts)
+        before = _states_before(states, ctx.counts)
+        grad_gates, grad_candidate, grad_recurrent = _into_gradients(kept, before, grad_states, weight_hh, ctx.counts)
 
-        grad_hidden = states.new_empty(len(states), 3 * d)  # of h W_hr, h W_hz and h W_hn
-        grad_candidate = torch.empty_like(states)  # of the candidate's argument
-        grad_h = states.new_zeros(ctx.counts[0], d)  # from the later steps
-        total, kept, scratch = (torch.empty_like(grad_h) for _ in range(3))
-        for step in reversed(steps):
-            rows = step.stop - step.start
-            r, z, c = reset_update[step, :d], reset_update[step, d:], candidate[step]
-            grad, buffer, hidden = total[:rows], scratch[:rows], grad_hidden[step]
-            torch.add(grad_states[step], grad_h[:rows], out=grad)
-            torch.sub(before[step], c, out=buffer).mul_(grad)
-            _sigmoid_backward(buffer, z, grad_input=hidden[:, d : 2 * d])
-            past = torch.mul(grad, z, out=kept[:rows])
-            to_candidate = _tanh_backward(grad.sub_(past), c, grad_input=grad_candidate[step])
-            torch.mul(to_candidate, r, out=hidden[:, 2 * d :])
-            torch.mul(to_candidate, recurrent[step], out=buffer)
-            _sigmoid_backward(buffer, r, grad_input=hidden[:, :d])
-            torch.addmm(past, hidden, weight_hh, out=grad_h[:rows])
-
-        grad_gates = grad_hidden[:, : 2 * d]
+        d = weight_hh.shape[1]
         grad_x = (grad_gates @ weight_ih[: 2 * d]).addmm_(grad_candidate, weight_ih[2 * d :])
         grad_weight_ih = torch.cat([grad_gates.T @ x, grad_candidate.T @ x])
+        grad_weight_hh = torch.cat([grad_gates.T @ before, grad_recurrent.T @ before])
         grad_bias_ih = grad_bias_hh = None
-        if ctx.has_bias:
-            grad_bias_hh = grad_hidden.sum(dim=0)
-            grad_bias_ih = torch.cat([grad_bias_hh[: 2 * d], grad_candidate.sum(dim=0)])
-        return grad_x, grad_weight_ih, grad_hidden.T @ before, grad_bias_ih, grad_bias_hh, None
+        if bias_ih is not None:
+            of_gates = grad_gates.sum(dim=0)
+            grad_bias_ih = torch.cat([of_gates, grad_candidate.sum(dim=0)])
+            grad_bias_hh = torch.cat([of_gates, grad_recurrent.sum(dim=0)])
+        return grad_x, grad_weight_ih, grad_weight_hh, grad_bias_ih, grad_bias_hh, None
+
+
+def _run(x, weight_ih, weight_hh, bias_ih, bias_hh, counts):
+    """The states `[N, d]`, and what the gradients need besides: r and z `[N, 2d]`, c `[N, d]`, h W_hn `[N, d]`."""
+    d = weight_hh.shape[1]
+    has_bias = bias_ih is not None
+    reset_update = F.linear(x, weight_ih[: 2 * d], bias_ih[: 2 * d] + bias_hh[: 2 * d] if has_bias else None)
+    candidate = F.linear(x, weight_ih[2 * d :], bias_ih[2 * d :] if has_bias else None)
+    recurrent = x.new_empty(len(x), d)
+    states = x.new_empty(len(x), d)
+    to_reset_update = weight_hh[: 2 * d].T.contiguous()
+    to_recurrent = weight_hh[2 * d :].T.contiguous()
+    h = x.new_zeros(counts[0], d)
+    for step in blocks(counts):
+        h = h[: step.stop - step.start]
+        gates = reset_update[step].addmm_(h, to_reset_update).sigmoid_()
+        if has_bias:
+            torch.addmm(bias_hh[2 * d :], h, to_recurrent, out=recurrent[step])
+        else:
+            torch.mm(h, to_recurrent, out=recurrent[step])
+        c = candidate[step].addcmul_(gates[:, :d], recurrent[step]).tanh_()
+        h = torch.lerp(c, h, gates[:, d:], out=states[step])
+    return states, (reset_update, candidate, recurrent)
+
+
+def _states_before(states, counts):
+    """h_{t-1} where `states` has h_t."""
+    before = torch.empty_like(states)
+    before[: counts[0]] = 0
+    steps = blocks(counts)
+    for earlier, step in zip(steps, steps[1:]):
+        before[step] = states[earlier][: step.stop - step.start]
+    return before
+
+
+def _into_gradients(kept, before, grad_states, weight_hh, counts):
+    """Turn r and z, c, h W_hn into the gradients of the sigmoids' arguments, of the tanh's argument and of h W_hn."""
+    reset_update, candidate, recurrent = kept
+    d = weight_hh.shape[1]
+    grad_h = grad_states.new_zeros(counts[0], d)  # from the later steps
+    total, kept_part, scratch = (torch.empty_like(grad_h) for _ in range(3))
+    for step in reversed(blocks(counts)):
+        rows = step.stop - step.start
+        gates, c, hidden = reset_update[step], candidate[step], recurrent[step]
+        r, z = gates[:, :d], gates[:, d:]
+        grad, buffer = total[:rows], scratch[:rows]
+        torch.add(grad_states[step], grad_h[:rows], out=grad)
+        torch.sub(before[step], c, out=buffer).mul_(grad)
+        past = torch.mul(grad, z, out=kept_part[:rows])
+        _sigmoid_backward(buffer, z, grad_input=z)
+        _tanh_backward(grad.sub_(past), c, grad_input=c)
+        torch.mul(c, hidden, out=buffer)
+        torch.mul(c, r, out=hidden)
+        _sigmoid_backward(buffer, r, grad_input=r)
+        torch.addmm(past, gates, weight_hh[: 2 * d], out=grad_h[:rows]).addmm_(hidden, weight_hh[2 * d :])
+    return reset_update, candidate, recurrent

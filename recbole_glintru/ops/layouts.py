@@ -15,9 +15,11 @@ Tensors with one row per history have the layout's order inside it: `sort` bring
 from typing import Union
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from recbole_glintru.ops.packed_convolution import packed_convolution
 from recbole_glintru.ops.tracing import is_traced
 
 
@@ -72,18 +74,20 @@ class Padded:
         rows = torch.arange(len(x), device=x.device).unsqueeze(1)
         return x[rows, positions.clamp(0, self.length - 1)]
 
-    def shifted_sum(self, products: Tensor) -> Tensor:
-        """The second half of a centred convolution: the products of its k taps, each moved to where it belongs, added.
+    def convolve(self, x: Tensor, taps: Tensor, biases: Tensor) -> Tensor:
+        """A centred convolution over the positions of each history.
 
         Args:
-            products: `[*P, k, d]`, odd k.
+            x: `[*P, in]`.
+            taps: `[k, out, in]`, odd k; biases: `[k, out]`.
 
         Returns:
-            `[*P, d]`: y_t = sum_j products[t + j - (k-1)/2, j], zeros outside the history.
+            `[*P, out]`: y_t = sum_j (taps[j] x_(t + j - (k-1)/2) + biases[j]) over the positions that the history has.
         """
-        taps, reach = products.shape[2], products.shape[2] // 2
-        padded = torch.nn.functional.pad(products * self._mask_for(products), (0, 0, 0, 0, reach, reach))
-        return sum(padded[:, j : j + self.length, j] for j in range(taps))
+        products = F.linear(x, taps.flatten(0, 1), biases.flatten()).unflatten(-1, taps.shape[:2])  # [B, L, k, out]
+        reach = len(taps) // 2
+        padded = F.pad(products * self._mask_for(products), (0, 0, 0, 0, reach, reach))
+        return sum(padded[:, j : j + self.length, j] for j in range(len(taps)))
 
     def _mask_for(self, x: Tensor) -> Tensor:
         return self.mask.reshape(*self.mask.shape, *(1 for _ in x.shape[2:]))
@@ -106,7 +110,7 @@ class Packed:
         self.steps, self.ranks = running.nonzero(as_tuple=True)
         counts = running.sum(dim=1)
         self.counts = counts[counts > 0].tolist()
-        self._starts = torch.nn.functional.pad(counts.cumsum(0), (1, 0))  # [L + 1], of each step
+        self._starts = F.pad(counts.cumsum(0), (1, 0))  # [L + 1], of each step
 
     def sort(self, x: Tensor) -> Tensor:
         return x[self.order]
@@ -135,8 +139,10 @@ class Packed:
         places = self._starts[positions.clamp(0, self.length - 1)] + ranks
         return x[torch.where(self.contains(positions), places, 0)]
 
-    def shifted_sum(self, products: Tensor) -> Tensor:
-        return _ShiftedSum.apply(products, self.counts)
+    def convolve(self, x: Tensor, taps: Tensor, biases: Tensor) -> Tensor:
+        if taps.dtype != x.dtype:  # autocast: the input is a half-precision product, the parameters are not
+            taps, biases = taps.to(x.dtype), biases.to(x.dtype)
+        return packed_convolution(x, taps, biases, self.counts)
 
 
 Layout = Union[Padded, Packed]
@@ -184,32 +190,3 @@ class _Collect(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad):
         return _spread(grad, ctx.counts), None
-
-
-class _ShiftedSum(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, products, counts):
-        ctx.counts, ctx.shape = counts, products.shape
-        y = products[:, products.shape[1] // 2].clone()
-        for tap, here, there in _shifts(counts, products.shape[1]):
-            y[here] += products[there, tap]
-        return y
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad_y):
-        grad = grad_y.new_zeros(ctx.shape)
-        grad[:, ctx.shape[1] // 2] = grad_y
-        for tap, here, there in _shifts(ctx.counts, ctx.shape[1]):
-            grad[there, tap] = grad_y[here]
-        return grad, None
-
-
-def _shifts(counts, taps):
-    """For each tap but the middle one and each step: the rows that read, and those of another step that they read."""
-    steps = blocks(counts)
-    for tap in range(taps):
-        distance = tap - taps // 2
-        for early, late in zip(steps, steps[abs(distance) :]) if distance else ():
-            continued = slice(early.start, early.start + late.stop - late.start)  # histories that have both steps
-            yield (tap, continued, late) if distance > 0 else (tap, late, continued)

@@ -7,11 +7,13 @@ gradients, and a build that disagrees is not used.
 
 import functools
 import warnings
-from typing import Callable, Optional
+from typing import Optional
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from recbole_glintru.ops import self_check
 
 TOLERANCE = 1e-3  # of the largest element; both sides are float32
 
@@ -99,7 +101,7 @@ def _scan_differs(device: torch.device) -> Optional[str]:
     def reference(**arguments):
         return selective_scan(**arguments, delta_softplus=True, backend="reference")
 
-    return _difference(kernel, reference, tensors, device)
+    return self_check.difference(kernel, reference, tensors, device, TOLERANCE)
 
 
 def _convolution_differs(device: torch.device) -> Optional[str]:
@@ -109,30 +111,9 @@ def _convolution_differs(device: torch.device) -> Optional[str]:
     def reference(u, weight, bias):
         return F.silu(F.conv1d(F.pad(u, (3, 0)), weight.unsqueeze(1), bias, groups=len(weight)))
 
-    return _difference(convolve, reference, tensors, device)
+    return self_check.difference(convolve, reference, tensors, device, TOLERANCE)
 
 
 def _drawer():
     generator = torch.Generator().manual_seed(0)
     return lambda *shape: torch.randn(*shape, generator=generator)
-
-
-def _difference(
-    kernel: Callable, reference: Callable, tensors: dict[str, Tensor], device: torch.device
-) -> Optional[str]:
-    """The first of output and gradients in which a kernel departs from its reference, in words; None if none does."""
-    results = []
-    with torch.enable_grad(), torch.autocast(device_type=device.type, enabled=False):
-        for function in (kernel, reference):
-            own = {name: tensor.clone().to(device).requires_grad_() for name, tensor in tensors.items()}
-            out = function(**own)
-            cotangent = torch.linspace(-1, 1, out.numel(), device=device).view(out.shape)
-            results.append((out, *torch.autograd.grad((out * cotangent).sum(), list(own.values()))))
-    names = ("the output", *(f"the gradient of {name}" for name in tensors))
-    for name, actual, expected in zip(names, *results):
-        if actual.shape != expected.shape:
-            return f"{name} has shape {tuple(actual.shape)} in place of {tuple(expected.shape)}"
-        error = (actual.float() - expected).abs().max() / expected.abs().max()
-        if not error <= TOLERANCE:  # NaN too
-            return f"{name} is off by {error.item():.2g} of its largest element"
-    return None

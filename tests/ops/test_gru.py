@@ -54,6 +54,16 @@ def test_gradients_are_exact():
     assert torch.autograd.gradcheck(lambda *args: gru(args[0], lengths, *args[1:]), tuple(tensors.values()))
 
 
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_retained_graph_gives_the_same_gradients_again(bias):
+    """The first backward pass uses up what the forward pass has kept."""
+    tensors, lengths, cotangent = problem(5, 7, 4, bias)
+    loss = (gru(lengths=lengths, **tensors) * cotangent).sum()
+    first = torch.autograd.grad(loss, list(tensors.values()), retain_graph=True)
+    for one, other in zip(first, torch.autograd.grad(loss, list(tensors.values()))):
+        torch.testing.assert_close(one, other)
+
+
 @pytest.mark.parametrize("num_layers, bias", [(1, False), (2, True)])
 def test_layer_equals_torch(num_layers, bias):
     torch.manual_seed(0)

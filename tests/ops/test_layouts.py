@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recbole_glintru.layers.temporal_conv import TemporalConv
-from recbole_glintru.ops import layouts
+from recbole_glintru.ops import layouts, packed_convolution
 
 LAYOUTS = pytest.mark.parametrize("kind", [layouts.Padded, layouts.Packed])
 LENGTHS = torch.tensor([3, 9, 1, 9, 4])
@@ -64,14 +64,25 @@ def test_positions(kind):
 
 
 @LAYOUTS
-@pytest.mark.parametrize("taps", [1, 3, 5, 7, 21])
-def test_shifted_sum(kind, taps):
-    layout, products, reach = kind(LENGTHS, LENGTH), some(5, LENGTH, taps, 2), taps // 2
-    sums = layout.pad(layout.shifted_sum(layout.arrange(products)))
-    for ours, row in zip(sums, rows(products)):
+@pytest.mark.parametrize("k", [1, 3, 5, 7, 21])
+def test_convolution(kind, k):
+    layout, x, reach = kind(LENGTHS, LENGTH), some(5, LENGTH, 2), k // 2
+    taps, biases = some(k, 3, 2, seed=1), some(k, 3, seed=2)
+    y = layout.pad(layout.convolve(layout.arrange(x), taps, biases))
+    for ours, row in zip(y, rows(x)):
         for t in range(len(row)):
-            read = [row[t + j - reach, j] for j in range(taps) if 0 <= t + j - reach < len(row)]
+            read = [taps[j] @ row[t + j - reach] + biases[j] for j in range(k) if 0 <= t + j - reach < len(row)]
             torch.testing.assert_close(ours[t], torch.stack(read).sum(dim=0))
+
+
+@pytest.mark.parametrize("elements", [1, 30, 100])
+def test_convolution_piece_by_piece(monkeypatch, elements):
+    """Wherever the pieces end, and however the last ones fill the buffer."""
+    layout, x = layouts.Packed(LENGTHS, LENGTH), some(int(LENGTHS.sum()), 2)
+    taps, biases = some(3, 4, 2, seed=1), some(3, 4, seed=2)
+    whole = layout.convolve(x, taps, biases)
+    monkeypatch.setattr(packed_convolution, "ELEMENTS", elements)
+    torch.testing.assert_close(layout.convolve(x, taps, biases), whole)
 
 
 @settings(max_examples=20, deadline=None)
@@ -79,14 +90,15 @@ def test_shifted_sum(kind, taps):
 def test_gradients_of_the_packed_layout(lengths, taps):
     layout = layouts.Packed(torch.tensor(lengths), 5)
     positions, each = sum(lengths), some(len(lengths), 2).requires_grad_()
-    x, products = some(positions, 2).requires_grad_(), some(positions, taps, 2).requires_grad_()
+    x = some(positions, 2).requires_grad_()
+    convolution = x, some(taps, 3, 2).requires_grad_(), some(taps, 3, seed=1).requires_grad_()
     where = layout.lengths.unsqueeze(1) - torch.tensor([1, 2])
     for function, argument in (
         (layout.collect, x),
         (layout.spread, each),
         (layout.pad, x),
         (lambda x: layout.at(x, where) * layout.contains(where).unsqueeze(-1), x),
-        (layout.shifted_sum, products),
+        (layout.convolve, convolution),
     ):
         assert torch.autograd.gradcheck(function, argument)
 

@@ -1,0 +1,91 @@
+"""Compiles every Triton kernel of the package for a GPU that need not be there, and says what each takes of it.
+
+    python benchmarks/compile_kernels.py                    # Hopper
+    python benchmarks/compile_kernels.py --capability 80    # Ampere
+
+Needs Triton, and no GPU. Registers are those of one thread; a stack is registers that spill to memory.
+"""
+
+import argparse
+import os
+import re
+import subprocess
+import tempfile
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+TYPES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
+SHARED_MEMORY = {80: 166_912, 86: 101_376, 89: 101_376, 90: 232_448}  # bytes that one program may take
+
+
+def compile_kernel(kernel, types: dict, constants: dict, capability: int = 90, **options):
+    """Compile one kernel: the types of its arguments by name ("*fp32", "i32"), its constants, num_warps."""
+    names = kernel.arg_names
+    signature = {name: types.get(name, "constexpr") for name in names}
+    places = {(names.index(name),): value for name, value in constants.items()}
+    aligned = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if signature[name].startswith("*")}
+    source = ASTSource(fn=kernel, signature=signature, constexprs=places, attrs=aligned)
+    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+
+
+def resources(compiled) -> dict[str, int]:
+    """Registers of a thread, bytes that spill, bytes of shared memory, and the kinds of matrix instructions."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(compiled.asm["cubin"])
+        file.flush()
+        tool = os.path.join(os.path.dirname(triton.__file__), "backends", "nvidia", "bin", "cuobjdump")
+        said = subprocess.run([tool, "--dump-resource-usage", file.name], capture_output=True, text=True).stdout
+    registers, stack = map(int, re.search(r"REG:(\d+) STACK:(\d+)", said).groups())
+    wide, narrow = (compiled.asm["ptx"].count(name) for name in ("wgmma.mma_async", "mma.sync"))
+    shared = compiled.metadata.shared
+    return {"registers": registers, "stack": stack, "shared": shared, "wgmma": wide, "mma": narrow}
+
+
+def gru_cases(capability: int):
+    """(name, kernel, types, constants, options) of the GRU at every width, type and layout."""
+    import torch
+
+    from recbole_glintru.ops import triton_gru
+
+    for d in (32, 48, 64, 128, 160, 256):
+        for name, short in TYPES.items():
+            for padded in (True, False):
+                dtype = getattr(torch, name)
+                constants = triton_gru.constants(d, torch.empty(0, dtype=dtype, device="meta"), padded)
+                integers = {"lengths": "*i64", "rows": "*i64", "steps": "*i64", "batch": "i32", "width": "i32"}
+                tensors = {"gates": f"*{short}", "weight": f"*{short}", "states": f"*{short}"}
+                for kernel in (triton_gru.gru_forward, triton_gru.gru_backward):
+                    backward = {"grad_states": f"*{short}"} if kernel is triton_gru.gru_backward else {}
+                    case = f"{kernel.__name__} d={d} {name} {'padded' if padded else 'packed'}"
+                    types = {**tensors, **integers, **backward}
+                    yield case, kernel, types, constants, {"num_warps": triton_gru.WARPS[constants["P"]]}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--capability", type=int, default=90, help="90 is Hopper, 80 Ampere")
+    parser.add_argument("--only", default="", help="cases whose name contains this")
+    arguments = parser.parse_args()
+    limit = SHARED_MEMORY.get(arguments.capability)
+    failed = []
+    print("| kernel | registers | stack | shared memory | wgmma | mma |\n|---|---|---|---|---|---|")
+    for name, kernel, types, constants, options in gru_cases(arguments.capability):
+        if arguments.only not in name:
+            continue
+        try:
+            found = resources(compile_kernel(kernel, types, constants, arguments.capability, **options))
+        except Exception as error:
+            failed.append(name)
+            print(f"| {name} | {type(error).__name__}: {str(error)[:200]} |", flush=True)
+            continue
+        too_large = limit is not None and found["shared"] > limit
+        failed += [name] * too_large
+        print(f"| {name} | {' | '.join(map(str, found.values()))} |{' too large' * too_large}", flush=True)
+    if failed:
+        raise SystemExit(f"{len(failed)} of the kernels cannot be run: {', '.join(failed)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,283 @@
+"""What each model costs in training, scoring, evaluation and memory, side by side with GLINT-RU.
+
+    python benchmarks/efficiency.py --shape beauty                  # made data of the size of Amazon Beauty
+    python benchmarks/efficiency.py --dataset ml-1m --data_path DIR     # real data, DIR/ml-1m/ml-1m.inter
+    python benchmarks/efficiency.py --shape beauty --growth length catalogue
+    python benchmarks/efficiency.py --shape ml-1m --loader
+
+The table of the paper (its Table 3), with RecBole's GRU4Rec, BERT4Rec, SASRec and LightSANs beside the package's
+models, each as it is and `-accelerated` by `recbole_glintru.accelerate`, and `GLINTRU-plain`, GLINT-RU as anybody
+would write it down. Settings are the paper's (`properties/dataset/`), data, loaders and evaluation RecBole's own.
+Results are printed, and put into `benchmarks/results/efficiency-<device>.{json,md}`, with plots where Matplotlib is
+installed; a run replaces its own sections there and leaves the others. Ctrl-C ends it, and what there is is written.
+"""
+
+import argparse
+import contextlib
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+import torch
+from measure import growth, report, shapes
+from measure.loader import SETTINGS as LOADER_SETTINGS
+from measure.loader import LoaderShare
+from measure.table import Budget, Table
+from measure.workload import REFERENCE, Workload, all_candidates
+from tqdm import tqdm
+
+from recbole_glintru.launcher import UserError
+
+SHAPE_ROWS = 40_000  # training rows that are made of a shape: enough for RecBole's loaders, little to prepare
+GROWTH_TURNS = 5
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def main(arguments: Optional[Sequence[str]] = None) -> int:
+    """Run the command line, `sys.argv` unless `arguments` are given, and return the exit status.
+
+    0 is a finished run, 2 a mistake of the user's, named on stderr, 130 a run that Ctrl-C has ended.
+    """
+    try:
+        return run(parse(sys.argv[1:] if arguments is None else arguments))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+class Parser(argparse.ArgumentParser):
+    """A mistake is a UserError."""
+
+    def error(self, message):
+        raise UserError(message)
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options, checked before any work starts.
+
+    Raises:
+        UserError: one is wrong; the message names it and its value.
+    """
+    parser = Parser(description=__doc__.partition("\n")[0], allow_abbrev=False)
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--shape", choices=shapes.SHAPES, help="made data of this size and shape (default: beauty)")
+    source.add_argument("--dataset", help="a data set of RecBole's, found in --data_path")
+    parser.add_argument("--data_path", type=Path, help="the folder that holds <dataset>/<dataset>.inter")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu, cuda or cuda:N")
+    parser.add_argument("--models", nargs="+", metavar="MODEL", help=f"of {', '.join(all_candidates())}")
+    parser.add_argument("--growth", nargs="+", metavar="WHAT", default=[], help=f"of {', '.join(growth.AXES)}")
+    parser.add_argument("--values", nargs="+", type=_positive(int), metavar="N", help="of the one --growth")
+    parser.add_argument("--loader", action="store_true", help="the loaders' share, and what RecBole's options change")
+    parser.add_argument("--turns", type=_positive(int), default=7, help="most turns (default 7; slow models take two)")
+    parser.add_argument("--budget", type=_positive(float), metavar="SECONDS", help="begin no turn after so long")
+    parser.add_argument("--batch_size", type=_positive(int), help="default 2048 on a GPU; 1024, ml-1m 256, on a CPU")
+    parser.add_argument("--threads", type=_positive(int), default=torch.get_num_threads(), help="of the CPU")
+    parser.add_argument(
+        "--evaluation_seconds", type=_positive(float), default=10.0, help="a longer pass is scaled (default 10)"
+    )
+    parser.add_argument(
+        "--epoch_seconds", type=_positive(float), default=15.0, help="a longer epoch is computed (default 15)"
+    )
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the results")
+    options = parser.parse_args(list(arguments))
+    _check(options)
+    return options
+
+
+def _positive(kind: type) -> Callable[[str], Any]:
+    def parse_number(text):
+        number = kind(text)
+        if not 0 < number < float("inf"):
+            raise ValueError
+        return number
+
+    parse_number.__name__ = f"positive {'whole number' if kind is int else 'number'}"
+    return parse_number
+
+
+def _check(options):
+    for key, allowed in (("models", all_candidates()), ("growth", list(growth.AXES))):
+        wrong = [value for value in getattr(options, key) or () if value not in allowed]
+        if wrong:
+            raise UserError(f"--{key} {wrong[0]}: must be among {', '.join(allowed)}.")
+    try:
+        options.device = torch.device(options.device)
+    except RuntimeError:
+        raise UserError(f"--device {options.device}: must be cpu, cuda or cuda:N.") from None
+    if options.device.type not in ("cpu", "cuda"):
+        raise UserError(f"--device {options.device}: must be cpu, cuda or cuda:N.")
+    if options.device.type == "cuda" and (options.device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"--device {options.device}: PyTorch sees {torch.cuda.device_count()} such devices.")
+    if options.values and len(options.growth) != 1:
+        raise UserError("--values needs exactly one --growth.")
+    if options.growth and options.dataset:
+        raise UserError(f"--growth is measured on made batches: name a --shape, not --dataset {options.dataset}.")
+    if options.dataset is None:
+        options.shape = options.shape or "beauty"
+        if options.data_path is not None:
+            raise UserError(f"--data_path {options.data_path}: needs --dataset.")
+        return
+    if options.dataset == "ml-100k":
+        if options.data_path is not None:
+            raise UserError(f"--data_path {options.data_path}: RecBole has this data set within itself, leave it out.")
+        options.data_path = Path()
+        return
+    if options.data_path is None:
+        raise UserError(f"--dataset {options.dataset}: needs --data_path, the folder that holds {options.dataset}/.")
+    file = options.data_path.resolve() / options.dataset / f"{options.dataset}.inter"
+    if not file.is_file():
+        raise UserError(f"--data_path {options.data_path}: there is no {file}.")
+    options.data_path = options.data_path.resolve()
+
+
+# ----------------------------------------------------------------------------------------------------- measuring
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure what the options ask for, print it, and write it down; the exit status."""
+    torch.set_num_threads(options.threads)
+    if options.device.type == "cuda":
+        torch.cuda.set_device(options.device)
+    options.output = options.output.resolve()
+    sections: dict[str, dict[str, Any]] = {}
+    budget = Budget(options.budget)
+    status = 0
+    with warnings.catch_warnings(), empty_folder() as folder, tqdm(leave=False, unit=" steps", disable=None) as bar:
+        warnings.filterwarnings("ignore", module=r"recbole\.")  # RecBole, on a current pandas
+
+        def advance(text):
+            bar.set_description(text)
+            bar.update()
+
+        try:
+            bar.total = measurements(options)
+            if options.growth:
+                for kind in options.growth:
+                    run_growth(kind, options, budget, sections, advance)
+            else:
+                bar.set_description("data")
+                workload = find_workload(options, folder)
+                (run_loader if options.loader else run_table)(workload, options, budget, sections, advance)
+        except KeyboardInterrupt:
+            status = 130
+    if not any(section["rows"] for section in sections.values()):
+        print("nothing was measured", file=sys.stderr)
+        return status
+    for name, section in sections.items():
+        print(f"\n{name}\n\n{report.render(section)}")
+    for file in report.write(options.output, report.device_name(options.device), sections):
+        print(f"written: {file}", file=sys.stderr)
+    return status
+
+
+def measurements(options: argparse.Namespace) -> int:
+    """How many there are at the most, for the progress bar."""
+    if options.loader and not options.growth:
+        return LOADER_SETTINGS
+    if not options.growth:
+        return len(options.models or all_candidates()) * (options.turns + 3)
+    axes = [growth.AXES[kind] for kind in options.growth]
+    points = (len(options.values or axis.values) * len(options.models or axis.candidates) for axis in axes)
+    return sum(points) * (GROWTH_TURNS + 1)
+
+
+@contextlib.contextmanager
+def empty_folder() -> Iterator[Path]:
+    """A working directory for the block: RecBole writes logs beside whatever it does."""
+    before = os.getcwd()
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        try:
+            yield Path(folder)
+        finally:
+            os.chdir(before)
+
+
+def find_workload(options: argparse.Namespace, folder: Path) -> Workload:
+    """The data set that the options name, or one that is made in `folder`."""
+    candidates = tuple(options.models or all_candidates())
+    if options.dataset:
+        title = f"{options.dataset} data"
+        return Workload(
+            title, options.dataset, options.data_path, options.device, options.batch_size, candidates=candidates
+        )
+    shape = shapes.SHAPES[options.shape]
+    rows = max(SHAPE_ROWS, 8 * (options.batch_size or (2048 if options.device.type == "cuda" else 1024)))
+    users = min(shape.users, rows * shape.users // shape.training_rows + 1)
+    shapes.write_atomic_files(shape, folder, users)
+    title = f"{options.shape} shape"
+    return Workload(title, shape.dataset, folder, options.device, options.batch_size, shape, candidates)
+
+
+def run_table(workload, options, budget, sections, advance) -> None:
+    """Measure the table of efficiency into a section of its own."""
+    candidates = [REFERENCE, *(name for name in options.models or all_candidates() if name != REFERENCE)]
+    about = (
+        f"{workload.title}: training batches of {workload.batch_size} histories of at most {workload.longest} items, "
+        f"width {workload.width}, {workload.items:,} items; {workload.training_rows:,} training rows and "
+        f"{workload.users:,} users in an epoch and an evaluation pass; {_machine(options)}."
+    )
+    table = Table(
+        workload, candidates, options.turns, budget, options.evaluation_seconds, options.epoch_seconds, advance
+    )
+    section = _section("efficiency", about, table)
+    sections[f"{workload.title}"] = section
+    try:
+        table.run()
+        section["finished"] = True
+    finally:
+        if table.product_rates:
+            rate = max(table.product_rates) / 1e9
+            table.notes.append(
+                f"Share of peak: the least floating-point operations of a training step over its time, against "
+                f"{rate:,.0f} GFLOP/s, which a product of float32 matrices reached at best in the same process."
+            )
+
+
+def run_growth(kind, options, budget, sections, advance) -> None:
+    """Measure one kind of growth into a section of its own."""
+    axis, shape = growth.AXES[kind], shapes.SHAPES[options.shape]
+    on_gpu = options.device.type == "cuda"
+    rows = options.batch_size or axis.rows[on_gpu] or (2048 if on_gpu else 1024)
+    values = sorted(options.values or axis.values)
+    about = (
+        f"growth with the {axis.name}: batches of {rows} histories, otherwise the settings of {shape.dataset}; a "
+        f"training step, the scores of all items, and the peak memory of a training step; {_machine(options)}."
+    )
+    candidates = options.models or axis.candidates
+    measured = growth.Growth(
+        axis, shape, options.device, candidates, values, min(options.turns, GROWTH_TURNS), budget, rows, advance
+    )
+    section = _section("growth", about, measured)
+    section.update(axis=axis.name, values=values)
+    sections[f"growth with {kind}, {options.shape}"] = section
+    measured.run()
+    section["finished"] = True
+
+
+def run_loader(workload, options, budget, sections, advance) -> None:
+    """Measure the loaders' share into a section of its own."""
+    candidate = (options.models or [REFERENCE])[0]
+    about = f"{workload.title}, {candidate}: time of an epoch and of a pop100 evaluation pass; {_machine(options)}."
+    share = LoaderShare(workload, candidate, options.evaluation_seconds, budget, advance)
+    section = _section("loader", about, share)
+    sections[f"loader, {workload.title}"] = section
+    share.run()
+    section["finished"] = True
+
+
+def _section(kind, about, measured):
+    return {"kind": kind, "about": about, "rows": measured.rows, "notes": measured.notes, "finished": False}
+
+
+def _machine(options):
+    where = report.device_name(options.device) if options.device.type == "cuda" else f"{options.threads} CPU threads"
+    return f"PyTorch {torch.__version__}, {where}, float32"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What `benchmarks/efficiency.py` is made of: data, models, clocks, memory, reports."""

@@ -1,0 +1,267 @@
+"""The table: what each model costs in training, scoring, evaluation and memory, beside GLINT-RU."""
+
+import itertools
+import math
+import statistics
+import time
+from typing import Any, Callable, Optional
+
+import torch
+
+from measure import memory, timing
+from measure.workload import REFERENCE, NotInvariant, Workload, model_name
+
+BATCHES = 4  # different ones, so that no single draw of lengths decides
+SLOW = 2.0  # seconds a step: such a model takes part in two turns alone
+
+
+class Budget:
+    """How long measuring may take, from now on.
+
+    Args:
+        seconds: None for no limit.
+    """
+
+    def __init__(self, seconds: Optional[float]):
+        self._end = math.inf if seconds is None else time.monotonic() + seconds
+
+    def is_spent(self) -> bool:
+        """Whether nothing should be begun any more."""
+        return time.monotonic() >= self._end
+
+
+class Lane:
+    """One candidate: its model and optimiser, its batches, and what is known of it."""
+
+    def __init__(self, name: str, workload: Workload):
+        self.name, self.workload = name, workload
+        self.model = workload.model(name)
+        self.parameters = sum(parameter.numel() for parameter in self.model.parameters())
+        self._training = workload.training_batches(name, BATCHES)
+        self._scoring = workload.scoring_batches(name, 1)
+        self._optimiser = None
+
+    def step(self, turn: int) -> Callable[[], None]:
+        """The training step of a turn."""
+        batch = self._training[turn % len(self._training)]
+        return lambda: self.train(batch)
+
+    def score(self, turn: int) -> Callable[[], None]:
+        """The scores of all items for the histories of a batch."""
+        batch = self._scoring[turn % len(self._scoring)]
+        return lambda: self._score(batch)
+
+    def warm_up(self) -> None:
+        """A step and scores of a few rows: what is loaded and chosen at the first call is no part of a time."""
+        self.train(self._training[0][:8])
+        self._score(self._scoring[0][:8])
+
+    def peak(self) -> memory.Peak:
+        """Peak memory of a training step."""
+        self.model.zero_grad(set_to_none=True)
+        self._optimiser = None
+        return memory.peak(self.model.train(), self._training[0], self.workload.device)
+
+    def positions(self, turn: int) -> int:
+        """Items in all histories of the turn's training batch."""
+        return int(self._training[turn % len(self._training)]["item_length"].sum())
+
+    def train(self, batch) -> None:
+        """A training step."""
+        if self._optimiser is None:
+            self._optimiser = memory.new_optimiser(self.model)
+        self.model.train()
+        memory.training_step(self.model, self._optimiser, batch)
+
+    @torch.no_grad()
+    def _score(self, batch):
+        self.model.eval()
+        self.model.full_sort_predict(batch)
+
+
+class FirstBatches:
+    """As much of a loader as RecBole's trainer looks at, cut to its first batches."""
+
+    def __init__(self, loader, number: int):
+        self.loader, self.number, self._dataset = loader, number, loader._dataset
+
+    def __iter__(self):
+        return itertools.islice(iter(self.loader), self.number)
+
+    def __len__(self):
+        return self.number
+
+
+class Table:
+    """Runs the measurements in the order of their worth, so that a table that is cut short still says something.
+
+    Args:
+        workload: what is measured on.
+        candidates: the models, GLINT-RU first.
+        turns: most turns.
+        budget: ends the turns.
+        evaluation_seconds: an evaluation pass that would take longer is measured in part and scaled.
+        epoch_seconds: an epoch on real data that would take longer is computed from its steps.
+        advance: called with a text before each measurement.
+
+    Attributes:
+        rows: candidate -> what was measured, as far as it has got.
+        notes: what there is to say beside the figures.
+    """
+
+    def __init__(
+        self,
+        workload: Workload,
+        candidates: list[str],
+        turns: int,
+        budget: Budget,
+        evaluation_seconds: float,
+        epoch_seconds: float,
+        advance: Callable[[str], None],
+    ):
+        self.workload, self.candidates, self.turns, self.budget = workload, candidates, turns, budget
+        self.evaluation_seconds, self.epoch_seconds, self.advance = evaluation_seconds, epoch_seconds, advance
+        self.rows: dict[str, dict[str, Any]] = {}
+        self.notes: list[str] = []
+        self.training = timing.Race(REFERENCE, workload.device)
+        self.scoring = timing.Race(REFERENCE, workload.device)
+        self.product_rates: list[float] = []
+        self._shares: dict[str, list[float]] = {}
+        self._lanes: dict[str, Lane] = {}
+        self._loaders: dict[Any, float] = {}
+
+    def run(self) -> None:
+        """Measure everything, into `rows`."""
+        for name in self.candidates:
+            self.advance(f"{name}: prepare")
+            try:
+                self._lanes[name] = Lane(name, self.workload)
+            except NotInvariant as reason:
+                self.notes.append(str(reason))
+                continue
+            self._lanes[name].warm_up()
+            self.rows[name] = {"parameters": self._lanes[name].parameters}
+        self._turn(0)
+        for measurement in (self._measure_loader, self._measure_memory, self._measure_evaluation, self._measure_epoch):
+            for name, lane in self._lanes.items():
+                if not self.budget.is_spent() or name == REFERENCE:
+                    measurement(name, lane)
+        for turn in range(1, self.turns):
+            if not self.budget.is_spent():
+                self._turn(turn)
+        for name, lane in self._lanes.items():
+            if "measured" not in self.rows[name].get("epoch", {"measured": True}):
+                self._estimate_epoch(name, lane)
+        if self.budget.is_spent():
+            self.notes.append("The budget of time ended the measurement before all turns were taken.")
+
+    def _turn(self, turn):
+        reference = self._lanes[REFERENCE]
+        for name, lane in self._lanes.items():
+            slow = statistics.median(self.training.times.get(name, [0.0])) > SLOW
+            if (slow and turn >= 2) or (turn and self.budget.is_spent()):
+                continue
+            self.advance(f"{name}: turn {turn + 1}")
+            rate = timing.product_rate(self.workload.device) if model_name(name) == REFERENCE else None
+            is_reference = lane is reference
+            self.training.turn(name, lane.step(turn), None if is_reference else reference.step(turn))
+            self.scoring.turn(name, lane.score(turn), None if is_reference else reference.score(turn))
+            if rate is not None:
+                self.product_rates.append(rate)
+                share = self._least_operations(lane, turn) / self.training.times[name][-1] / rate
+                self._shares.setdefault(name, []).append(share)
+                self.rows[name]["peak_share"] = statistics.median(self._shares[name])
+        for name in self._lanes:
+            self.rows[name]["training"] = self.training.summary(name)
+            self.rows[name]["scoring"] = self.scoring.summary(name)
+
+    def _least_operations(self, lane, turn):
+        workload, settings = self.workload, self.workload.settings_of_reference
+        return timing.least_operations(
+            min(lane.positions(turn), workload.batch_size * workload.longest),
+            workload.batch_size,
+            workload.items,
+            workload.width,
+            settings["kernel_size"],
+            settings["n_layers"],
+        )
+
+    # ------------------------------------------------------------------------------------- one figure of one model
+
+    def _measure_loader(self, name, lane):
+        config = self.workload.config(name)
+        key = (config["transform"], bool(config["selected_features"]))
+        if key not in self._loaders:
+            self.advance(f"{name}: loader")
+            self._loaders[key] = loader_seconds(self.workload.training_loader(name))
+        self.rows[name]["loader_ms"] = 1000 * self._loaders[key]
+
+    def _measure_memory(self, name, lane):
+        self.advance(f"{name}: memory")
+        peak = lane.peak()
+        entry = {"mebibytes": peak.mebibytes, "reason": peak.reason}
+        base = self.rows[REFERENCE].get("memory", entry)["mebibytes"]
+        if peak.mebibytes is not None and base is not None:
+            entry["ratio"] = peak.mebibytes / base
+        self.rows[name]["memory"] = entry
+
+    def _measure_evaluation(self, name, lane):
+        self.advance(f"{name}: evaluation")
+        is_reference = name == REFERENCE
+        before = None if is_reference else self._evaluate(REFERENCE, self.evaluation_seconds / 5)
+        taken, measured, batches = self._evaluate(name, self.evaluation_seconds)
+        ratio = 1.0 if is_reference else taken / measured * before[1] / before[0]
+        self.rows[name]["evaluation"] = {
+            "seconds": taken * batches / measured,
+            "measured_batches": measured,
+            "batches": batches,
+            "ratio": ratio,
+        }
+
+    def _evaluate(self, name, longest):
+        """Seconds of an evaluation of some batches, their number, and the number in a whole pass."""
+        loader = self.workload.evaluation_loader(name)
+        trainer = self.workload.trainer(name, self._lanes[name].model)
+
+        def evaluate(number):
+            part = FirstBatches(loader, number)
+            return timing.seconds(lambda: trainer.evaluate(part, load_best_model=False), self.workload.device)
+
+        measured, taken = 1, evaluate(1)
+        more = min(len(loader), int(longest / taken))
+        if more > 1 or taken < longest / 2:
+            measured, taken = max(more, 1), evaluate(max(more, 1))  # now warm
+            if measured < len(loader) and taken < longest / 2:
+                measured = min(len(loader), int(measured * longest / taken))
+                taken = evaluate(measured)
+        return taken, measured, math.ceil(self.workload.users / loader.step)
+
+    def _measure_epoch(self, name, lane):
+        self._estimate_epoch(name, lane)
+        entry = self.rows[name]["epoch"]
+        if not self.workload.is_real or entry["seconds"] > self.epoch_seconds:
+            return
+        self.advance(f"{name}: epoch")
+        loader = self.workload.training_loader(name)
+
+        def epoch():
+            for batch in loader:
+                lane.train(batch.to(self.workload.device))
+
+        entry.update(seconds=timing.seconds(epoch, self.workload.device), measured=True)
+
+    def _estimate_epoch(self, name, lane):
+        steps = math.ceil(self.workload.training_rows / self.workload.batch_size)
+        row = self.rows[name]
+        row["epoch"] = {"seconds": steps * (row["training"]["ms"] + row["loader_ms"]) / 1000, "steps": steps}
+
+
+def loader_seconds(loader, longest: float = 2.0, most: int = 20) -> float:
+    """Seconds that a loader takes for a batch: the median of the first ones, the very first left out."""
+    times, begin = [], time.perf_counter()
+    batches = iter(loader)
+    while len(times) < min(most, len(loader)) and time.perf_counter() - begin < longest:
+        start = time.perf_counter()
+        next(batches)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[1:] or times)

@@ -1,0 +1,36 @@
+"""The tables and figures of GLINT-RU's paper (KDD 2025, arXiv:2406.10244), run again.
+
+    python benchmarks/reproduce.py table2 --dataset=amazon-beauty           # every model, 3 seeds
+    python benchmarks/reproduce.py table2 --dataset=ml-100k --models=all    # on the data that RecBole carries
+    python benchmarks/reproduce.py table9 --jobs=2 --budget=2h
+    python benchmarks/reproduce.py table2 --report                          # runs nothing: the results so far
+
+table1 statistics of the data; table2 accuracy; table3 efficiency; table4, table8, table9 ablations (ML-1M, Video Games,
+Beauty); table6 activations of the gate; table7, figure6 layers; figure2 mixing weights; figure3, figure4 kernel size;
+figure5 hidden size.
+
+Each model, data set and seed is a cell. Its result is a JSON file in `benchmarks/results/cells/`, which is never run
+twice; a command that was killed goes on where it was, inside a cell too. Checkpoints are kept outside of the project.
+
+Options:
+  --dataset=NAME     the paper's data set of the table unless given
+  --protocol=NAME    whose settings are taken, for a data set of another name (ml-1m-datorder: --protocol=ml-1m)
+  --data_path=DIR    folder that holds NAME/NAME.inter; ./dataset unless given, where RecBole downloads to
+  --models=A,B|all   the models of table2 and figure5: the paper's unless given
+  --values=3,5       the kernel sizes, hidden sizes or layers of a figure
+  --seeds=3          how many, counted up from the protocol's, or from --seed=N
+  --key=value        a setting of RecBole's for every cell, part of the cell's name
+  --jobs=N           cells side by side;  --threads=N  of each, all cores unless given
+  --budget=2h        starts no cell after that time (s, m, h)
+  --report           runs nothing, reports what is there
+  --reading=NAME     what the report compares with the paper: validation, test, fixed, uniform, full
+  --replace          run cells again whose settings have changed since
+  --scratch=DIR      for checkpoints;  --results=DIR  for results
+"""
+
+import sys
+
+from reproduction.command import main
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:], __doc__))

@@ -1,0 +1,1 @@
+"""The paper's tables and figures: what `benchmarks/reproduce.py` is made of."""

@@ -1,0 +1,130 @@
+"""A cell: one model, trained and tested once on one data set with one seed. Its name, its settings, its files."""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+import yaml
+
+from recbole_glintru import plugin, protocol
+
+RESULTS = Path(__file__).resolve().parent.parent / "results"
+
+
+class Stale(ValueError):
+    """A result was run with other settings than its cell has now; the message names the first that differs."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a result depends on.
+
+    Args:
+        dataset: its name.
+        protocol: the name of the protocol, whose settings lie below `changes`.
+        model: its name.
+        seed: of every random generator.
+        changes: key -> value, as pairs sorted by key; what differs from the protocol. Made by `cell`.
+    """
+
+    dataset: str
+    protocol: str
+    model: str
+    seed: int
+    changes: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Readable, and good for a file: `GLINTRU,kernel_size=5,seed=666`."""
+        parts = [self.model, *(f"{key}={value}" for key, value in self.changes), f"seed={self.seed}"]
+        return ",".join(part.replace("/", "_").replace(" ", "") for part in parts)
+
+    def settings(self) -> dict[str, Any]:
+        """All that the cell sets above RecBole's and the model's own defaults."""
+        return {**protocol.settings(self.protocol, self.model), **dict(self.changes), "seed": self.seed}
+
+    def digest(self) -> str:
+        """Eight characters that differ where the settings do."""
+        text = json.dumps([self.dataset, self.model, self.settings()], sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def cell(dataset: str, protocol_name: str, model: str, seed: int, changes: Optional[dict[str, Any]] = None) -> Cell:
+    """A cell whose `changes` are without those that change nothing, so that tables share what they have in common."""
+    settings = protocol.settings(protocol_name, model)
+    entry = plugin.announced_models().get(model)
+    package = entry.value.partition(":")[0].partition(".")[0] if entry else "recbole"
+    file = plugin.properties(package) / "model" / f"{model}.yaml"
+    defaults = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    unchanged = {**(defaults or {}), **settings}
+    kept = {key: value for key, value in (changes or {}).items() if key not in unchanged or unchanged[key] != value}
+    return Cell(dataset, protocol_name, model, seed, tuple(sorted(kept.items())))
+
+
+@dataclass
+class Result:
+    """What a cell came to.
+
+    Args:
+        record: what its JSON file holds; `running.py` says what is in it.
+        ranks: reading -> `[users] uint8`, the place of each user's target among the first ten, 0 if it is not there.
+    """
+
+    record: dict[str, Any]
+    ranks: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+class Store:
+    """The results, a JSON file and a compressed array file for each cell: `<folder>/cells/<dataset>/<name>.*`."""
+
+    def __init__(self, folder: Path = RESULTS):
+        self.folder = Path(folder)
+
+    def file(self, of: Cell) -> Path:
+        return self.folder / "cells" / of.dataset / f"{of.name}.json"
+
+    def read(self, of: Cell) -> Optional[Result]:
+        """The result of a cell, None if there is none.
+
+        Raises:
+            Stale: it was run with other settings.
+        """
+        file = self.file(of)
+        if not file.is_file():
+            return None
+        record = json.loads(file.read_text(encoding="utf-8"))
+        now = json.loads(json.dumps(of.settings(), default=str))
+        was = record["settings"]
+        for key in sorted({*now, *was}):
+            if now.get(key) != was.get(key):
+                raise Stale(f"{file} was run with {key}={was.get(key)!r}, and {key}={now.get(key)!r} now.")
+        ranks = file.with_suffix(".npz")
+        if not ranks.is_file():
+            return Result(record)
+        with np.load(ranks) as arrays:
+            return Result(record, {reading: arrays[reading] for reading in arrays.files})
+
+    def write(self, of: Cell, result: Result) -> None:
+        """Write a result whole or not at all: the JSON file, which makes a cell done, comes last."""
+        file = self.file(of)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = file.with_name(f".{of.name}.npz")
+        np.savez_compressed(unfinished, **result.ranks)
+        unfinished.replace(file.with_suffix(".npz"))
+        unfinished = file.with_name(f".{of.name}.json")
+        unfinished.write_text(_in_lines(result.record), encoding="utf-8")
+        unfinished.replace(file)
+
+
+def _in_lines(record: dict[str, Any]) -> str:
+    """JSON with a line for each key, and one for each dictionary in a list."""
+
+    def text(value):
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            return "[\n  " + ",\n  ".join(map(text, value)) + "\n ]"
+        return json.dumps(value, default=str)
+
+    return "{\n " + ",\n ".join(f"{json.dumps(key)}: {text(value)}" for key, value in record.items()) + "\n}\n"

@@ -1,0 +1,222 @@
+"""The command line of `benchmarks/reproduce.py`."""
+
+import argparse
+import ast
+import difflib
+import json
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any, Optional
+
+from recbole_glintru import launcher, plugin, protocol
+from recbole_glintru.launcher import UserError
+from reproduction import grids, scheduling
+from reproduction.cells import RESULTS, Cell, Store
+
+USAGE = "benchmarks/reproduce.py TABLE [--dataset=NAME] [--models=A,B|all] [--seeds=N] [--key=value ...]; see --help"
+TABLES = ("table1", "table3", *grids.EXPERIMENTS)
+READINGS = ("validation", "test", "fixed", "uniform", "full")
+
+
+class Parser(argparse.ArgumentParser):
+    """A mistake is a UserError."""
+
+    def error(self, message):
+        raise UserError(f"{message}\nusage: {USAGE}")
+
+
+def parser() -> Parser:
+    made = Parser(add_help=False, allow_abbrev=False)
+    made.add_argument("--help", "-h", action="store_true")
+    made.add_argument("table", nargs="?")
+    made.add_argument("description", nargs="?", help="of one cell, in JSON: what the scheduler starts processes with")
+    for name in ("dataset", "protocol", "models", "values", "budget", "data_path", "scratch", "reading"):
+        made.add_argument(f"--{name}")
+    made.add_argument("--results", default=str(RESULTS))
+    for name, default in (("seeds", 3), ("jobs", 1), ("threads", None), ("parent", None)):
+        made.add_argument(f"--{name}", type=int, default=default)
+    made.add_argument("--report", action="store_true")
+    made.add_argument("--replace", action="store_true")
+    return made
+
+
+def main(arguments: list[str], help_text: str = "") -> int:
+    """Run the command line and return the exit status.
+
+    0: all cells are done; 1: some are not, and stderr says which; 2: a mistake of the user's; 3: another process is at
+    this cell; 130: Ctrl-C.
+    """
+    from reproduction.progress import Busy, Interrupted
+
+    try:
+        options, words = parser().parse_known_args(arguments)
+        if options.help:
+            print(help_text)
+            return 0
+        if options.table == "cell":
+            return run_one(options)
+        return reproduce(options, launcher.parse_settings(words, USAGE))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return scheduling.MISTAKE
+    except Busy as error:
+        print(f"error: {error}", file=sys.stderr)
+        return scheduling.BUSY
+    except (KeyboardInterrupt, Interrupted):
+        print("Interrupted; the same command goes on where this one ended.", file=sys.stderr)
+        return 130
+
+
+def run_one(options) -> int:
+    """One cell in this process; it ends after an epoch when the process that started it is gone."""
+    import torch
+
+    from reproduction import running
+
+    described = json.loads(options.description)
+    changes = tuple(sorted(described.pop("changes").items()))
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    running.run(
+        Cell(changes=changes, **described),
+        Store(Path(options.results)),
+        Path(options.scratch),
+        Path(options.data_path) if options.data_path else None,
+        stop=lambda: options.parent is not None and os.getppid() != options.parent,
+    )
+    return scheduling.DONE
+
+
+def reproduce(options, words: dict[str, str]) -> int:
+    """A table or figure: run what is missing, then report."""
+    if options.table not in TABLES:
+        raise UserError(f"'{options.table}' is no table: {_nearest(options.table or '', TABLES)}")
+    for name in ("seeds", "jobs", "threads"):
+        if getattr(options, name) is not None and getattr(options, name) < 1:
+            raise UserError(f"--{name}={getattr(options, name)}: must be at least 1.")
+    reading = options.reading or "fixed"
+    if reading not in READINGS:
+        raise UserError(f"--reading={reading}: must be one of {', '.join(READINGS)}.")
+    name, changes = options.table, {key: _value(word) for key, word in words.items()}
+    experiment = grids.EXPERIMENTS.get(name)
+    dataset = options.dataset or (experiment.dataset if experiment else "amazon-beauty")
+    applied = _protocol(options.protocol, dataset)
+    place = scheduling.Place(
+        Store(Path(options.results)),
+        Path(options.scratch or _scratch()),
+        Path(options.data_path or "dataset"),
+        options.jobs,
+        options.threads or max(1, _cores() // options.jobs),
+        seconds(options.budget),
+    )
+    variants = grids.variants(name, _models(options.models), _values(options.values, name))
+    first = changes.pop("seed", protocol.settings(applied, variants[0].model)["seed"])
+    if not isinstance(first, int):
+        raise UserError(f"--seed={first}: must be a whole number.")
+    seeds = [first + number for number in range(options.seeds)]
+    cells = [cell for variant in variants for cell in grids.cells(variant, dataset, applied, seeds, changes)]
+    left = []
+    if not options.report:
+        scheduling.check_fresh(cells, place.store, options.replace)
+        _check_settings(cells, words, place.data_path)
+        left = scheduling.run(cells, place)
+    from reproduction import report
+
+    print(report.write(name, dataset, applied, changes, place.store, variants, seeds, reading))
+    for line in left:
+        print(f"not done: {line}", file=sys.stderr)
+    return 1 if left else 0
+
+
+# ------------------------------------------------------------------------------------------------ what the user said
+
+
+def seconds(text: Optional[str]) -> float:
+    """`2h`, `1h30m`, `90s`, `90` -> seconds.
+
+    Raises:
+        UserError: it is no such time.
+    """
+    if text is None:
+        return float("inf")
+    match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?", text)
+    if not text or match is None:
+        raise UserError(f"--budget={text}: must be a time such as 2h, 1h30m or 90s.")
+    hours, minutes, rest = (int(part or 0) for part in match.groups())
+    return 3600.0 * hours + 60.0 * minutes + rest
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _scratch() -> Path:
+    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(caches, "recbole_glintru", "reproduce")
+
+
+def _protocol(wanted: Optional[str], dataset: str) -> str:
+    name = wanted or dataset
+    if name not in protocol.files():
+        asked = f"--protocol={wanted}" if wanted else f"--dataset={dataset}: it has no protocol; --protocol"
+        raise UserError(f"{asked}: must be one of {', '.join(protocol.files())}.")
+    return name
+
+
+def _models(text: Optional[str]) -> Optional[list[str]]:
+    if text is None:
+        return None
+    if text == "all":
+        return list(grids.ALL)
+    models = [name for name in text.replace(",", " ").split() if name]
+    if not models:
+        raise UserError("--models: names no model.")
+    for model in models:
+        if model not in plugin.model_names():
+            raise UserError(plugin.unknown_model_message(model))
+    return models
+
+
+def _values(text: Optional[str], table: str) -> Optional[list[int]]:
+    if text is None:
+        return None
+    if table not in grids.EXPERIMENTS or not grids.EXPERIMENTS[table].values:
+        raise UserError(f"--values={text}: {table} varies no number.")
+    words = text.replace(",", " ").split()
+    if not words or not all(word.isdigit() and int(word) for word in words):
+        raise UserError(f"--values={text}: must be whole numbers from 1, as in --values=3,5,7.")
+    return [int(word) for word in words]
+
+
+def _value(text: str) -> Any:
+    """A number or a truth value where the text is one; RecBole reads the rest."""
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+    return value if isinstance(value, (bool, int, float)) else text
+
+
+def _nearest(name: str, names) -> str:
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(near)}?" if near else f"must be one of {', '.join(names)}."
+
+
+def _check_settings(cells: list[Cell], words: dict[str, str], data_path: Path) -> None:
+    """Find mistakes before anything is run: settings that nobody reads or that are refused, data that is missing."""
+    known: set[str] = set()
+    for number, model in enumerate(dict.fromkeys(cell.model for cell in cells)):
+        cell = next(cell for cell in cells if cell.model == model)
+        with launcher.command_line([]), protocol.as_config_files(cell.protocol, model) as files:
+            plain = launcher.merged_settings(model, cell.dataset, files)
+            known |= {*plain.final_config_dict, *(key for keys in plain.parameters.values() for key in keys)}
+            config = launcher.merged_settings(
+                model, cell.dataset, files, {**dict(cell.changes), "data_path": str(data_path.resolve())}
+            )
+        if number == 0:
+            launcher.find_data(config)
+    for key in words:
+        if key not in known:
+            raise UserError(f"--{key}={words[key]}: {_nearest(key, sorted(known))}")

@@ -1,0 +1,99 @@
+"""The pictures, by matplotlib; without it there are none."""
+
+import importlib.util
+from pathlib import Path
+
+from reproduction import grids
+from reproduction.rows import Row
+
+
+def draw(experiment: grids.Experiment, rows: list[Row], reading: str, label: str, title: str, file: Path) -> bool:
+    """Draw what the experiment varies, and say whether there is a picture now."""
+    if importlib.util.find_spec("matplotlib") is None:
+        return False
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    draw_kind = {"models": _scatter, "mixing": _mixing, "parts": _bars, "activations": _bars}
+    figure = draw_kind.get(experiment.kind, _curves)(pyplot, rows, reading, label)
+    figure.suptitle(title)
+    figure.tight_layout()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file, dpi=130)
+    pyplot.close(figure)
+    return True
+
+
+def _scatter(pyplot, rows, reading, label):
+    """NDCG@10 against the time of an epoch; the area of a point is the peak memory."""
+    figure, axes = pyplot.subplots(figsize=(7, 5))
+    for row in rows:
+        memory = row.one()["peak_memory_MiB"] or 0
+        seconds, score = row.training("cpu_seconds_per_epoch"), row.mean(reading, "NDCG@10")
+        if row.one()["device"]["type"] == "cuda":
+            seconds = row.training("seconds_per_epoch")
+        ours = row.variant.model == "GLINTRU"
+        axes.scatter(seconds, score, s=20 + memory / 5, alpha=0.6, color="tab:red" if ours else "tab:blue")
+        axes.annotate(row.label, (seconds, score), xytext=(6, 6), textcoords="offset points")
+    axes.set_xscale("log")
+    axes.set_xlabel("seconds an epoch (of CPU time without a GPU); area: peak memory")
+    axes.set_ylabel(f"NDCG@10, {label}")
+    axes.grid(alpha=0.3)
+    return figure
+
+
+def _bars(pyplot, rows, reading, label):
+    """Ours beside the paper's."""
+    figure, panels = pyplot.subplots(1, len(grids.METRICS), figsize=(4 * len(grids.METRICS), 4))
+    for axes, metric in zip(panels, grids.METRICS):
+        places = range(len(rows))
+        errors = [row.deviation(reading, metric) or 0 for row in rows]
+        axes.bar([place - 0.2 for place in places], [row.mean(reading, metric) for row in rows], 0.4, yerr=errors)
+        if any(metric in row.paper for row in rows):
+            axes.bar([place + 0.2 for place in places], [row.paper.get(metric, 0) for row in rows], 0.4)
+            axes.legend([label, "paper"], fontsize="small", loc="lower right")
+        axes.set_xticks(list(places), [row.label for row in rows], rotation=30, ha="right", fontsize="small")
+        axes.set_title(metric)
+        least = min(min(row.values(reading, metric) + [row.paper.get(metric, 1)]) for row in rows)
+        axes.set_ylim(bottom=0.8 * least)
+    return figure
+
+
+def _curves(pyplot, rows, reading, label):
+    """Accuracy, time and memory against the number that is varied, a line for each model."""
+    panels_of = {
+        **{metric: lambda row, metric=metric: row.mean(reading, metric) for metric in grids.METRICS},
+        "s an epoch": lambda row: row.training("seconds_per_epoch"),
+        "ms a test batch": lambda row: (
+            1000 * row.training("seconds_per_evaluation") / row.training("evaluation_batches")
+        ),
+        "peak MiB": lambda row: row.one()["peak_memory_MiB"] or float("nan"),
+    }
+    figure, panels = pyplot.subplots(2, 3, figsize=(12, 7))
+    models = dict.fromkeys(row.variant.model for row in rows)
+    for axes, (name, value) in zip(panels.flat, panels_of.items()):
+        for model in models:
+            own = sorted((row for row in rows if row.variant.model == model), key=lambda row: row.variant.value)
+            axes.plot([row.variant.value for row in own], [value(row) for row in own], marker="o", label=model)
+        axes.set_title(f"{name}, {label}" if name in grids.METRICS else name, fontsize="small")
+        axes.grid(alpha=0.3)
+    panels.flat[0].legend(fontsize="small")
+    return figure
+
+
+def _mixing(pyplot, rows, reading, label):
+    """The two weights after every epoch, of the first seed."""
+    record = rows[0].one()
+    weights = [record["mixing_at_start"], *(epoch["mixing"] for epoch in record["epochs"])]
+    figure, axes = pyplot.subplots(figsize=(7, 4))
+    for block in range(len(weights[0])):
+        suffix = f", block {block + 1}" if len(weights[0]) > 1 else ""
+        for number, expert in enumerate(("dense selective GRU", "linear attention")):
+            axes.plot([at[block][number] for at in weights], label=expert + suffix)
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("mixing weight")
+    axes.legend()
+    axes.grid(alpha=0.3)
+    return figure

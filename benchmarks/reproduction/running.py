@@ -1,0 +1,208 @@
+"""Running one cell in this process, through RecBole's own data, trainer and evaluation."""
+
+import contextlib
+import copy
+import datetime
+import os
+import statistics
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+import numpy as np
+
+from recbole_glintru import launcher, plugin, protocol
+from reproduction import progress, surroundings
+from reproduction.cells import Cell, Result, Store
+
+FOLDERS = ("data_path", "checkpoint_dir")  # the machine's, not the cell's
+# The candidates of a pass are fixed by this seed of NumPy's global generator, from which RecBole's sampler draws.
+CANDIDATES_SEED = 2025
+# Key in a result -> what it is. `{mode}` is the protocol's mode of evaluation, `{number}` its number of candidates.
+READINGS = {
+    "validation": "validation {mode}",
+    "test": "test {mode}, RecBole's draw",
+    "fixed": "test {mode}, fixed draw",
+    "uniform": "test uni{number}, fixed draw",
+    "full": "test, full ranking",
+}
+
+
+def folder_of(cell: Cell, scratch: Path) -> Path:
+    """Where the checkpoints of a cell are: other settings, another folder."""
+    return scratch / cell.dataset / f"{cell.name}-{cell.digest()}"
+
+
+def run(
+    cell: Cell,
+    store: Store,
+    scratch: Path,
+    data_path: Optional[Path] = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> None:
+    """Train, test and write the result; what another process had begun is carried on.
+
+    Raises:
+        UserError: the data is missing, or RecBole or the model refuses a setting.
+        Busy: another process is at this cell.
+        Interrupted: `stop`, asked after each epoch, said so.
+    """
+    folder = folder_of(cell, scratch.resolve())
+    folder.mkdir(parents=True, exist_ok=True)
+    above = {**dict(cell.changes), "seed": cell.seed, "checkpoint_dir": str(folder), "show_progress": False}
+    if data_path is not None:
+        above["data_path"] = str(data_path.resolve())
+    with progress.alone(folder), launcher.command_line([]), _working_in(folder):
+        with protocol.as_config_files(cell.protocol, cell.model) as files:
+
+            def configuration(**changes):
+                return launcher.merged_settings(cell.model, cell.dataset, files, {**above, **changes})
+
+            result = _train_and_test(cell, folder, configuration, stop)
+    store.write(cell, result)
+
+
+def _train_and_test(cell, folder, configuration, stop) -> Result:
+    from recbole.data import create_dataset, data_preparation
+    from recbole.utils import get_model, get_trainer, init_logger, init_seed
+
+    config = configuration()
+    launcher.find_data(config)
+    init_seed(config["seed"], config["reproducibility"])
+    init_logger(config)
+    train_data, valid_data, test_data = data_preparation(config, create_dataset(config))
+    init_seed(config["seed"], config["reproducibility"])
+    model = get_model(config["model"])(config, train_data._dataset).to(config["device"])
+    savings = _accelerate(config, model)
+    trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
+    training = progress.Progress(trainer, train_data, folder, stop)
+    training.run(valid_data)
+    tests = _Tests(trainer, test_data)
+    readings, ranks = {"validation": training.records["best"]}, {}
+    readings["test"], _ = tests.run(test_data, load_best_model=True)
+    seconds = tests.seconds
+    for reading, loader in _loaders(config, configuration, test_data).items():
+        readings[reading], ranks[reading] = tests.run(loader, CANDIDATES_SEED)
+        if reading == "fixed":
+            candidates = tests.drawn()
+    record = {
+        "cell": {"dataset": cell.dataset, "protocol": cell.protocol, "model": cell.model, "seed": cell.seed},
+        "changes": dict(cell.changes),
+        "readings": readings,
+        "mode": config["eval_args"]["mode"]["test"],
+        "candidates": candidates,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "training": {**_summary(training.records), **seconds},
+        "peak_memory_MiB": surroundings.peak_memory(config["device"]),
+        "savings": savings,
+        "package": surroundings.package(),
+        "versions": surroundings.versions(),
+        "device": surroundings.device(config["device"]),
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "settings": cell.settings(),
+        "configuration": _plain({key: value for key, value in config.final_config_dict.items() if key not in FOLDERS}),
+        "epochs": training.records["epochs"],
+        "mixing_at_start": training.records["mixing_at_start"],
+    }
+    return Result(record, ranks)
+
+
+def _accelerate(config, model) -> str:
+    """Give a model of RecBole's the package's savings, where they are exact for it; says what was done."""
+    from recbole_glintru import accelerate, settings
+
+    if config["model"] in plugin.announced_models():
+        return "the model's own"
+    try:
+        accelerate.accelerate(model, settings.length_groups(config))
+    except accelerate.NotInvariant as reason:
+        return f"none: {reason}"
+    return "accelerate: True"
+
+
+class _Tests:
+    """Passes of a trainer over test data, by RecBole's collector and evaluator, which leave each user's rank too."""
+
+    def __init__(self, trainer, test_data):
+        self.trainer, self.evaluator = trainer, trainer.evaluator
+        trainer.evaluator = self  # RecBole hands it what it has collected
+        dataset = test_data._dataset
+        targets = np.stack([dataset.inter_feat[field].numpy() for field in (dataset.uid_field, dataset.iid_field)])
+        self._targets = zlib.crc32(np.ascontiguousarray(targets, dtype=np.int64).tobytes())
+
+    def evaluate(self, collected):
+        """What the trainer calls in place of the evaluator's method."""
+        hits = collected.get("rec.topk").numpy()[:, :-1]  # [users, k], 1 at the target's place
+        self.ranks = np.where(hits.any(axis=1), hits.argmax(axis=1) + 1, 0).astype(np.uint8)
+        return self.evaluator.evaluate(collected)
+
+    def run(self, loader, seed: Optional[int] = None, load_best_model: bool = False):
+        """Metrics, and `[users] uint8` ranks."""
+        if seed is not None:
+            np.random.seed(seed)
+        wall, cpu = time.perf_counter(), time.process_time()
+        metrics = self.trainer.evaluate(loader, load_best_model=load_best_model)
+        self.seconds = {
+            "seconds_per_evaluation": round(time.perf_counter() - wall, 3),
+            "cpu_seconds_per_evaluation": round(time.process_time() - cpu, 3),
+            "evaluation_batches": len(loader),
+        }
+        return {key: float(value) for key, value in metrics.items()}, self.ranks
+
+    def drawn(self) -> str:
+        """The same for two models after a pass under the same seed if, and only if, they had the same candidates.
+
+        Of targets and of the state of the generator: who has drawn the same has left it the same.
+        """
+        _, keys, position, *_ = np.random.get_state()
+        return f"{self._targets:08x}-{zlib.crc32(keys.tobytes()):08x}-{position}"
+
+
+def _loaders(config, configuration, test_data) -> dict[str, Any]:
+    """The test data once more for each reading that RecBole itself does not give."""
+    from recbole.data import get_dataloader
+
+    eval_args = config["eval_args"]
+    sampler = copy.copy(test_data._sampler)
+    sampler.set_distribution("uniform")
+    loaders = {"fixed": test_data}
+    for reading, mode in (("uniform", f"uni{test_data.times - 1}"), ("full", "full")):
+        changed = {**eval_args, "mode": {**eval_args["mode"], "test": mode}}
+        changed = configuration(eval_args=changed)
+        loaders[reading] = get_dataloader(changed, "test")(changed, test_data._dataset, sampler)
+    return loaders
+
+
+def _summary(records: dict[str, Any]) -> dict[str, Any]:
+    seconds = {key: [epoch["seconds"][key] for epoch in records["epochs"]] for key in records["epochs"][0]["seconds"]}
+    return {
+        "epochs": len(records["epochs"]),
+        "best_epoch": records["best_epoch"],
+        "interruptions": records["interruptions"],
+        "seconds_per_epoch": statistics.median(seconds["training"]),
+        "cpu_seconds_per_epoch": statistics.median(seconds["training_cpu"]),
+        "seconds_per_validation": statistics.median(seconds["validation"]),
+        "cpu_seconds_per_validation": statistics.median(seconds["validation_cpu"]),
+    }
+
+
+def _plain(value):
+    """What JSON can hold of a configuration: numbers, texts, lists; the rest by its name."""
+    if isinstance(value, dict):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(one) for one in value]
+    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
+
+
+@contextlib.contextmanager
+def _working_in(folder: Path) -> Iterator[None]:
+    """RecBole writes its logs into the current folder."""
+    before = os.getcwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
