@@ -43,7 +43,7 @@ def resources(compiled) -> dict[str, int]:
     return {"registers": registers, "stack": stack, "shared": shared, "wgmma": wide, "mma": narrow}
 
 
-def gru_cases(capability: int):
+def gru_cases():
     """(name, kernel, types, constants, options) of the GRU at every width, type and layout."""
     import torch
 
@@ -63,6 +63,25 @@ def gru_cases(capability: int):
                     yield case, kernel, types, constants, {"num_warps": triton_gru.WARPS[constants["P"]]}
 
 
+def scan_cases():
+    """(name, kernel, types, constants, options) of the selective scan in every type, whole and at one position."""
+    from recbole_glintru.ops import triton_scan
+
+    for channels, states in ((128, 16), (256, 32)):
+        for name, short in TYPES.items():
+            for last_only in (False, True):
+                constants = triton_scan.constants(channels, states, True, True, True, True, last_only)
+                for kernel in (triton_scan.scan_forward, triton_scan.scan_backward):
+                    single = ("A", "skip", "bias", "kept", "later", "grad_A", "grad_B", "grad_C", "grad_skip")
+                    types = {argument: "i32" for argument in kernel.arg_names if argument not in constants}
+                    types.update({argument: "*fp32" for argument in types if argument in single})
+                    typed = ("u", "delta", "B", "C", "z", "out", "grad_u", "grad_delta", "grad_z")
+                    types.update({argument: f"*{short}" for argument in types if argument in typed})
+                    types["lengths"] = "*i64"
+                    case = f"{kernel.__name__} D={channels} N={states} {name} {'last' if last_only else 'all'}"
+                    yield case, kernel, types, constants, {"num_warps": triton_scan.WARPS}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--capability", type=int, default=90, help="90 is Hopper, 80 Ampere")
@@ -71,7 +90,7 @@ def main():
     limit = SHARED_MEMORY.get(arguments.capability)
     failed = []
     print("| kernel | registers | stack | shared memory | wgmma | mma |\n|---|---|---|---|---|---|")
-    for name, kernel, types, constants, options in gru_cases(arguments.capability):
+    for name, kernel, types, constants, options in (*gru_cases(), *scan_cases()):
         if arguments.only not in name:
             continue
         try:

@@ -225,7 +225,9 @@ def run_table(workload, options, budget, sections, advance) -> None:
         workload, candidates, options.turns, budget, options.evaluation_seconds, options.epoch_seconds, advance
     )
     section = _section("efficiency", about, table)
-    sections[f"{workload.title}"] = section
+    for key in ("batch_size", "longest", "width", "items", "training_rows", "users"):
+        section[key] = getattr(workload, key)
+    sections[workload.title] = section
     try:
         table.run()
         section["finished"] = True

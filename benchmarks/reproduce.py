@@ -7,7 +7,7 @@
 
 table1 statistics of the data; table2 accuracy; table3 efficiency; table4, table8, table9 ablations (ML-1M, Video Games,
 Beauty); table6 activations of the gate; table7, figure6 layers; figure2 mixing weights; figure3, figure4 kernel size;
-figure5 hidden size.
+figure5 hidden size. table3 is `benchmarks/efficiency.py`, and takes its options.
 
 Each model, data set and seed is a cell. Its result is a JSON file in `benchmarks/results/cells/`, which is never run
 twice; a command that was killed goes on where it was, inside a cell too. Checkpoints are kept outside of the project.
@@ -19,7 +19,7 @@ Options:
   --models=A,B|all   the models of table2 and figure5: the paper's unless given
   --values=3,5       the kernel sizes, hidden sizes or layers of a figure
   --seeds=3          how many, counted up from the protocol's, or from --seed=N
-  --key=value        a setting of RecBole's for every cell, part of the cell's name
+  --key=value        a setting of RecBole's for every cell, part of the cell's name; --MODEL.key=value for one model
   --jobs=N           cells side by side;  --threads=N  of each, all cores unless given
   --budget=2h        starts no cell after that time (s, m, h)
   --report           runs nothing, reports what is there

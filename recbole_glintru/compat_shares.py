@@ -165,7 +165,7 @@ def metrics_are_of_all_rows(trainer) -> None:
     """The metrics of the gathered results stand as they are.
 
     Without: `_map_reduce` (trainer.py:632) averages what is the same on all ranks in single precision, and rounds it
-    again: the last decimals of an AveragePopularity of some hundreds are lost, and GAUC, which is not rounded, is.
+    again: the last decimals of an AveragePopularity of some thousands are lost, and GAUC, which is not rounded, is.
     """
     trainer.Trainer._map_reduce = functools.wraps(trainer.Trainer._map_reduce)(lambda self, result, num_sample: result)
 

@@ -5,7 +5,7 @@
     # kind, and what it draws
     n_layers choice [1, 2, 4]                one of the list
     hidden_dropout_prob uniform 0.1,0.5      between low and high
-    kernel_size quniform 1,9,2               the same in steps; integers if all three are written as integers
+    hidden_size quniform 32,128,32           rounded to a multiple of the step; integers if all three are written so
     learning_rate loguniform -8,-4           exp of what is drawn between low and high
 
 Blank lines and lines that start with `#` say nothing. RecBole executes the values of a choice; here they are literals.
@@ -31,8 +31,10 @@ class Parameter:
     def plain(self, value: Any) -> Any:
         """What hyperopt or Ray drew, as a configuration file would hold it."""
         value = value.item() if hasattr(value, "item") else value  # a NumPy scalar
-        if self.kind == "quniform" and all(isinstance(number, int) for number in self.values):
-            return round(value)
+        if self.kind == "quniform":
+            step = self.values[2]
+            multiple = round(value / step) * step
+            return multiple if all(isinstance(number, int) for number in self.values) else float(multiple)
         return _listed(value)
 
     def for_ray(self, grid: bool) -> Any:
@@ -43,7 +45,7 @@ class Parameter:
             return tune.grid_search(list(self.values)) if grid else tune.choice(list(self.values))
         if self.kind == "loguniform":
             return tune.loguniform(*map(math.exp, self.values))
-        return getattr(tune, self.kind)(*self.values)
+        return tune.uniform(*self.values[:2])  # `plain` rounds: Ray's quniform takes multiples of the step alone
 
 
 def read(file: Path) -> list[Parameter]:

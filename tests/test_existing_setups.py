@@ -65,7 +65,7 @@ def execute(workplace, monkeypatch, caplog):
                     python, script, *arguments = shlex.split(re.sub(r"--port=\d+", f"--port={free_port()}", line))
                     assert python == "python"
                     monkeypatch.setattr(sys, "argv", [script, *arguments, *SHORT])
-                    runpy.run_path(script, run_name="__main__")
+                    runpy.run_path(str(workplace / script), run_name="__main__")
             else:
                 pytest.fail(f"an example in {language or 'no language'} that is no file: {text}")
         return names
@@ -97,7 +97,7 @@ def test_search(execute, workplace):
 @pytest.mark.slow
 def test_several_models(execute):
     names = execute("Several models, several seeds, and whether the difference is real")
-    assert [len(runs) for runs in names["results"].values()] == [3, 3]
+    assert [len(runs) for runs in names["results"].values()] == [2, 2]
     assert 0 <= names["test"].pvalue <= 1 and len(set(names["ours"])) > 1
     assert "GLINTRU" in names["latex"] and "SASRec" in names["latex"]
 

@@ -173,7 +173,7 @@ def check_drawn(parameters, drawn):
     assert yaml.safe_load(yaml.safe_dump(value)) == value  # no NumPy, no tuples
     assert value["n_layers"] in [1, 2, 4] and value["layers"] in [[64, 32], [8]]
     assert 0.1 <= value["hidden_dropout_prob"] <= 0.5 and np.exp(-8) <= value["learning_rate"] <= np.exp(-4)
-    assert isinstance(value["kernel_size"], int) and value["kernel_size"] in range(10)  # hyperopt: 0, 2, 4 ...
+    assert isinstance(value["kernel_size"], int) and value["kernel_size"] in [0, 2, 4, 6, 8, 10]  # as hyperopt has it
     assert value["train_r"] in [0.5, 0.75, 1.0]
 
 
@@ -315,7 +315,7 @@ def test_the_number_of_trials(space, trials, algo):
 
 def test_trials_without_a_better_one_end_the_search(space, trials):
     tuning.run(*tuning.parse([space("learning_rate choice [0.1]\nn_layers choice [1, 2, 3, 4, 5]"), "--early_stop=2"]))
-    assert len(trials) == 3
+    assert 2 <= len(trials) <= 3  # versions of hyperopt count the first trial, or do not
 
 
 def test_a_failing_trial_ends_alone(space, monkeypatch, capsys):
@@ -356,7 +356,7 @@ def test_a_search_by_hyperopt(space, tiny, monkeypatch, capsys):
     assert "best params:  {'learning_rate': 0.03}" in capsys.readouterr().out
     assert not list(Path("saved").iterdir()), "each trial's checkpoint goes with it"
     logs = [file.read_text() for file in Path("log").rglob("*.log")]
-    assert sorted("learning_rate = 0.03" in log for log in logs) == [False, True], "each trial has a log of its own"
+    assert [log.count("Loading model structure") for log in logs] == [1, 1], "each trial has a log of its own"
 
     result = launcher.run(*launcher.parse(["--protocol=none", "--config_files=GLINTRU-ml-100k.yaml"]))
     assert result["best_valid_score"] == best["best_valid_score"]

@@ -139,8 +139,8 @@ class Table:
             except NotInvariant as reason:
                 self.notes.append(str(reason))
                 continue
-            self._lanes[name].warm_up()
             self.rows[name] = {"parameters": self._lanes[name].parameters}
+            self._lanes[name].warm_up()
         self._turn(0)
         for measurement in (self._measure_loader, self._measure_memory, self._measure_evaluation, self._measure_epoch):
             for name, lane in self._lanes.items():
@@ -150,30 +150,39 @@ class Table:
             if not self.budget.is_spent():
                 self._turn(turn)
         for name, lane in self._lanes.items():
-            if "measured" not in self.rows[name].get("epoch", {"measured": True}):
-                self._estimate_epoch(name, lane)
+            if "epoch" in self.rows[name] and not self.rows[name]["epoch"].get("measured"):
+                self._estimate_epoch(name, lane)  # from all turns
         if self.budget.is_spent():
             self.notes.append("The budget of time ended the measurement before all turns were taken.")
 
     def _turn(self, turn):
-        reference = self._lanes[REFERENCE]
-        for name, lane in self._lanes.items():
+        for name, lane in list(self._lanes.items()):
             slow = statistics.median(self.training.times.get(name, [0.0])) > SLOW
             if (slow and turn >= 2) or (turn and self.budget.is_spent()):
                 continue
             self.advance(f"{name}: turn {turn + 1}")
-            rate = timing.product_rate(self.workload.device) if model_name(name) == REFERENCE else None
-            is_reference = lane is reference
-            self.training.turn(name, lane.step(turn), None if is_reference else reference.step(turn))
-            self.scoring.turn(name, lane.score(turn), None if is_reference else reference.score(turn))
-            if rate is not None:
-                self.product_rates.append(rate)
-                share = self._least_operations(lane, turn) / self.training.times[name][-1] / rate
-                self._shares.setdefault(name, []).append(share)
-                self.rows[name]["peak_share"] = statistics.median(self._shares[name])
-        for name in self._lanes:
-            self.rows[name]["training"] = self.training.summary(name)
-            self.rows[name]["scoring"] = self.scoring.summary(name)
+            try:
+                self._race(name, lane, turn)
+            except torch.cuda.OutOfMemoryError:
+                self._leave_out(name, "out of memory")
+
+    def _leave_out(self, name, reason):
+        self.notes.append(f"{name}: {reason}.")
+        del self._lanes[name]
+
+    def _race(self, name, lane, turn):
+        rate = timing.product_rate(self.workload.device) if model_name(name) == REFERENCE else None
+        reference = None if name == REFERENCE else self._lanes[REFERENCE]
+        self.training.turn(name, lane.step(turn), reference and reference.step(turn))
+        self.scoring.turn(name, lane.score(turn), reference and reference.score(turn))
+        if rate is not None:
+            self.product_rates.append(rate)
+            share = self._least_operations(lane, turn) / self.training.times[name][-1] / rate
+            self._shares.setdefault(name, []).append(share)
+            self.rows[name]["peak_share"] = statistics.median(self._shares[name])
+        for known in {name, REFERENCE}:
+            self.rows[known]["training"] = self.training.summary(known)
+            self.rows[known]["scoring"] = self.scoring.summary(known)
 
     def _least_operations(self, lane, turn):
         workload, settings = self.workload, self.workload.settings_of_reference

@@ -1,5 +1,6 @@
 """A cell: one model, trained and tested once on one data set with one seed. Its name, its settings, its files."""
 
+import functools
 import hashlib
 import json
 from dataclasses import dataclass, field
@@ -44,7 +45,7 @@ class Cell:
 
     def settings(self) -> dict[str, Any]:
         """All that the cell sets above RecBole's and the model's own defaults."""
-        return {**protocol.settings(self.protocol, self.model), **dict(self.changes), "seed": self.seed}
+        return {**_protocol(self.protocol, self.model), **dict(self.changes), "seed": self.seed}
 
     def digest(self) -> str:
         """Eight characters that differ where the settings do."""
@@ -54,14 +55,22 @@ class Cell:
 
 def cell(dataset: str, protocol_name: str, model: str, seed: int, changes: Optional[dict[str, Any]] = None) -> Cell:
     """A cell whose `changes` are without those that change nothing, so that tables share what they have in common."""
-    settings = protocol.settings(protocol_name, model)
+    unchanged = {**_model_defaults(model), **_protocol(protocol_name, model)}
+    kept = {key: value for key, value in (changes or {}).items() if key not in unchanged or unchanged[key] != value}
+    return Cell(dataset, protocol_name, model, seed, tuple(sorted(kept.items())))
+
+
+@functools.cache
+def _protocol(name: str, model: str) -> dict[str, Any]:
+    return protocol.settings(name, model)
+
+
+@functools.cache
+def _model_defaults(model: str) -> dict[str, Any]:
     entry = plugin.announced_models().get(model)
     package = entry.value.partition(":")[0].partition(".")[0] if entry else "recbole"
     file = plugin.properties(package) / "model" / f"{model}.yaml"
-    defaults = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    unchanged = {**(defaults or {}), **settings}
-    kept = {key: value for key, value in (changes or {}).items() if key not in unchanged or unchanged[key] != value}
-    return Cell(dataset, protocol_name, model, seed, tuple(sorted(kept.items())))
+    return (yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None) or {}
 
 
 @dataclass

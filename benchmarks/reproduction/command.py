@@ -6,7 +6,9 @@ import difflib
 import json
 import os
 import re
+import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Optional
 
@@ -16,7 +18,7 @@ from reproduction import grids, scheduling
 from reproduction.cells import RESULTS, Cell, Store
 
 USAGE = "benchmarks/reproduce.py TABLE [--dataset=NAME] [--models=A,B|all] [--seeds=N] [--key=value ...]; see --help"
-TABLES = ("table1", "table3", *grids.EXPERIMENTS)
+TABLES = ("table1", "table2", "table3", *(name for name in grids.EXPERIMENTS if name != "table2"))
 READINGS = ("validation", "test", "fixed", "uniform", "full")
 
 
@@ -51,12 +53,16 @@ def main(arguments: list[str], help_text: str = "") -> int:
     from reproduction.progress import Busy, Interrupted
 
     try:
+        if arguments[:1] == ["table3"]:
+            return table3(arguments[1:])
         options, words = parser().parse_known_args(arguments)
         if options.help:
             print(help_text)
             return 0
         if options.table == "cell":
             return run_one(options)
+        if options.table == "table1":
+            return table1(options)
         return reproduce(options, launcher.parse_settings(words, USAGE))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -91,15 +97,17 @@ def run_one(options) -> int:
 
 def reproduce(options, words: dict[str, str]) -> int:
     """A table or figure: run what is missing, then report."""
+    if options.table is None:
+        raise UserError(f"which table? One of {', '.join(TABLES)}.\nusage: {USAGE}")
     if options.table not in TABLES:
-        raise UserError(f"'{options.table}' is no table: {_nearest(options.table or '', TABLES)}")
+        raise UserError(f"'{options.table}' is no table: {_nearest(options.table, TABLES)}")
     for name in ("seeds", "jobs", "threads"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
             raise UserError(f"--{name}={getattr(options, name)}: must be at least 1.")
     reading = options.reading or "fixed"
     if reading not in READINGS:
         raise UserError(f"--reading={reading}: must be one of {', '.join(READINGS)}.")
-    name, changes = options.table, {key: _value(word) for key, word in words.items()}
+    name, (changes, own) = options.table, _changes(words)
     experiment = grids.EXPERIMENTS.get(name)
     dataset = options.dataset or (experiment.dataset if experiment else "amazon-beauty")
     applied = _protocol(options.protocol, dataset)
@@ -111,12 +119,13 @@ def reproduce(options, words: dict[str, str]) -> int:
         options.threads or max(1, _cores() // options.jobs),
         seconds(options.budget),
     )
-    variants = grids.variants(name, _models(options.models), _values(options.values, name))
+    variants = _variants(name, _models(options.models), _values(options.values, name), own)
     first = changes.pop("seed", protocol.settings(applied, variants[0].model)["seed"])
     if not isinstance(first, int):
         raise UserError(f"--seed={first}: must be a whole number.")
     seeds = [first + number for number in range(options.seeds)]
-    cells = [cell for variant in variants for cell in grids.cells(variant, dataset, applied, seeds, changes)]
+    # The first seed of every model comes before the second of any.
+    cells = [cell for seed in seeds for one in variants for cell in grids.cells(one, dataset, applied, [seed], changes)]
     left = []
     if not options.report:
         scheduling.check_fresh(cells, place.store, options.replace)
@@ -124,10 +133,33 @@ def reproduce(options, words: dict[str, str]) -> int:
         left = scheduling.run(cells, place)
     from reproduction import report
 
-    print(report.write(name, dataset, applied, changes, place.store, variants, seeds, reading))
+    every = _variants(name, list(grids.ALL) if experiment.kind == "models" else None, None, own)
+    every += [one for one in variants if one not in every]
+    print(report.write(name, dataset, applied, changes, place, every, seeds, reading))
     for line in left:
         print(f"not done: {line}", file=sys.stderr)
     return 1 if left else 0
+
+
+def table1(options) -> int:
+    """Statistics of the data sets, the paper's unless one is named."""
+    from reproduction import statistics_of_data
+
+    names = [options.dataset] if options.dataset else list(statistics_of_data.IN_THE_PAPER)
+    applied = {name: _protocol(options.protocol, name) for name in names}
+    print(statistics_of_data.write(applied, Path(options.data_path or "dataset"), Path(options.results)))
+    return 0
+
+
+def table3(arguments: list[str]) -> int:
+    """The efficiency benchmark, with its own options, and the paper's figures below it."""
+    from reproduction import report
+
+    file = Path(__file__).resolve().parent.parent / "efficiency.py"
+    status = subprocess.run([sys.executable, str(file), *arguments]).returncode
+    if status == 0 and not {"--help", "-h"} & set(arguments):
+        print(report.efficiency_in_the_paper())
+    return status
 
 
 # ------------------------------------------------------------------------------------------------ what the user said
@@ -190,6 +222,23 @@ def _values(text: Optional[str], table: str) -> Optional[list[int]]:
     return [int(word) for word in words]
 
 
+def _variants(name: str, models: Optional[list[str]], values: Optional[list[int]], own) -> list[grids.Variant]:
+    return [replace(one, own=own.get(one.model, {})) for one in grids.variants(name, models, values)]
+
+
+def _changes(words: dict[str, str]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """The settings for every model, and those for one, `--MODEL.key=value`: model -> settings."""
+    for_all, own = {}, {}
+    for key, word in words.items():
+        model, dot, of_model = key.partition(".")
+        if dot:
+            _models(model)
+            own.setdefault(model, {})[of_model] = _value(word)
+        else:
+            for_all[key] = _value(word)
+    return for_all, own
+
+
 def _value(text: str) -> Any:
     """A number or a truth value where the text is one; RecBole reads the rest."""
     try:
@@ -218,5 +267,5 @@ def _check_settings(cells: list[Cell], words: dict[str, str], data_path: Path) -
         if number == 0:
             launcher.find_data(config)
     for key in words:
-        if key not in known:
+        if key.partition(".")[2] not in known and key not in known:
             raise UserError(f"--{key}={words[key]}: {_nearest(key, sorted(known))}")

@@ -36,8 +36,12 @@ def _scatter(pyplot, rows, reading, label):
             seconds = row.training("seconds_per_epoch")
         ours = row.variant.model == "GLINTRU"
         axes.scatter(seconds, score, s=20 + memory / 5, alpha=0.6, color="tab:red" if ours else "tab:blue")
-        axes.annotate(row.label, (seconds, score), xytext=(6, 6), textcoords="offset points")
+        text = f"{row.variant.model}\n{memory:.0f} MiB"
+        axes.annotate(text, (seconds, score), xytext=(8, 0), textcoords="offset points", fontsize="small")
     axes.set_xscale("log")
+    axes.margins(0.2, 0.15)
+    for axis in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+        axis(pyplot.FuncFormatter(lambda number, _: f"{number:g}"))
     axes.set_xlabel("seconds an epoch (of CPU time without a GPU); area: peak memory")
     axes.set_ylabel(f"NDCG@10, {label}")
     axes.grid(alpha=0.3)

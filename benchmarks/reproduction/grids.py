@@ -22,12 +22,14 @@ class Variant:
         label: as in the paper, and as in `paper_tables.json`.
         model, changes: as in `Cell`.
         value: of what a figure varies.
+        own: what the user has changed for this model alone, below `changes`.
     """
 
     label: str
     model: str
     changes: dict[str, Any] = field(default_factory=dict)
     value: Optional[float] = None
+    own: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,6 @@ def variants(name: str, models: Optional[list[str]] = None, values: Optional[lis
 def cells(
     variant: Variant, dataset: str, protocol: str, seeds: list[int], changes: Optional[dict[str, Any]] = None
 ) -> list[Cell]:
-    """A cell for each seed; `changes` are the user's, below those of the variant."""
-    merged = {**(changes or {}), **variant.changes}
+    """A cell for each seed; `changes` are the user's, for every model."""
+    merged = {**(changes or {}), **variant.own, **variant.changes}
     return [cell(dataset, protocol, variant.model, seed, merged) for seed in seeds]

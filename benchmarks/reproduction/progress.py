@@ -18,7 +18,7 @@ from typing import Any, Callable, Optional
 import numpy as np
 import torch
 
-from recbole_glintru.models.glintru import ExpertMixing
+from recbole_glintru.layers.glintru_block import ExpertMixing
 
 
 class Interrupted(Exception):

@@ -5,10 +5,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Optional
 
-from reproduction import figures, grids, significance
-from reproduction.cells import Store
+from reproduction import figures, grids, progress, significance
+from reproduction.cells import Cell
 from reproduction.rows import Row, collect
-from reproduction.running import READINGS
+from reproduction.running import READINGS, folder_of
+from reproduction.scheduling import Place
 
 REFERENCES = {"models": "GLINTRU", "parts": "default", "activations": "silu"}  # the row that the others are set against
 
@@ -18,21 +19,18 @@ def write(
     dataset: str,
     protocol: str,
     changes: dict[str, Any],
-    store: Store,
+    place: Place,
     variants: list[grids.Variant],
     seeds: list[int],
     reading: str = "fixed",
 ) -> str:
-    """Write `<results>/<name>-<dataset>.md` and `.png`, and return the Markdown.
-
-    Of a table of models it has every model with a result, whichever were asked for.
-    """
-    experiment = grids.EXPERIMENTS[name]
-    if experiment.kind == "models":
-        known = {variant.label for variant in variants}
-        variants = variants + [one for one in grids.variants(name, list(grids.ALL)) if one.label not in known]
+    """Write `<results>/<name>-<dataset>.md` and `.png`, and return the Markdown."""
+    experiment, store = grids.EXPERIMENTS[name], place.store
     rows, notes = collect(name, variants, dataset, protocol, seeds, changes, store)
     missing = [row.label for row in rows if not row.results]
+    for variant in variants:
+        for cell in grids.cells(variant, dataset, protocol, seeds, changes):
+            notes += unfinished(cell, place)
     rows = [row for row in rows if row.results]
     title = f"{name.capitalize().replace('le', 'le ').replace('re', 're ')}: {experiment.title}, {dataset}"
     if not rows:
@@ -53,6 +51,26 @@ def write(
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text, encoding="utf-8")
     return text
+
+
+def unfinished(cell: Cell, place: Place) -> list[str]:
+    """What there is to say of a cell that is in the middle of its training."""
+    records = None if place.store.file(cell).is_file() else progress.records(folder_of(cell, place.scratch))
+    if records is None:
+        return []
+    most, best = cell.settings()["epochs"], ", ".join(f"{key} {value}" for key, value in records["best"].items())
+    return [f"Unfinished: {cell.name}, {len(records['epochs'])} of at most {most} epochs; best validation: {best}."]
+
+
+def efficiency_in_the_paper() -> str:
+    """The paper's Table 3."""
+    paper, columns = grids.PAPER["table3"], ("ms a batch, inference", "s an epoch, training", "GB, GPU memory")
+    blocks = ["## The paper's Table 3, batches of 2048"]
+    for dataset in grids.PAPER["table1"]:
+        if dataset != "columns":
+            lines = [[model, *map(str, figures)] for model, figures in paper[dataset].items()]
+            blocks.append(table([dataset, *columns], lines))
+    return "\n\n".join(blocks)
 
 
 def report_file(folder: Path, name: str, dataset: str, changes: dict[str, Any]) -> Path:
@@ -179,7 +197,9 @@ def every_reading(rows: list[Row], labels: dict[str, str]) -> str:
 def costs(rows: list[Row]) -> str:
     """Parameters, epochs, times and memory; the paper's where the table is about them."""
     printed = [key for key in rows[0].paper if key not in grids.METRICS]
-    head = ["", "parameters", "epochs (best)", "s an epoch (CPU s)", "s a test pass (CPU s)", "peak MiB", "savings"]
+    head = ["", "parameters", "epochs (best)", "s an epoch (CPU s)", "s a test pass (CPU s)", "ms a batch of it"]
+    devices = {_device(row.one()["device"]) for row in rows}
+    head += ["peak MiB", "savings", *(["run on"] if len(devices) > 1 else [])]
     head += [f"paper: {key.replace('_', ' ')}" for key in printed]
     lines = []
     for row in rows:
@@ -192,8 +212,10 @@ def costs(rows: list[Row]) -> str:
                 f"{row.training('epochs'):.0f} ({row.training('best_epoch'):.0f})",
                 f"{row.training('seconds_per_epoch'):.1f} ({row.training('cpu_seconds_per_epoch'):.1f})",
                 f"{row.training('seconds_per_evaluation'):.2f} ({row.training('cpu_seconds_per_evaluation'):.2f})",
+                f"{1000 * row.training('seconds_per_evaluation') / row.training('evaluation_batches'):.1f}",
                 f"{max(memory):.0f}" if None not in memory else "-",
                 record["savings"],
+                *([_device(record["device"])] if len(devices) > 1 else []),
                 *(_number(row.paper.get(key), 2) for key in printed),
             ]
         )

@@ -60,8 +60,10 @@ def collect(
     """The rows, and notes on the results that are left out because they were run with other settings."""
     rows, notes = [], []
     for variant in variants:
-        label = variant.label if variant.value is None or variant.label == str(variant.value) else None
-        row = Row(label or f"{variant.label}, {variant.value}", variant, paper=_printed(name, protocol, variant))
+        parts = [variant.label] if variant.value is None or variant.label == str(variant.value) else []
+        parts = parts or [variant.label, str(variant.value)]
+        parts += [f"{key}={value}" for key, value in variant.own.items()]
+        row = Row(", ".join(parts), variant, paper=_printed(name, protocol, variant))
         for cell in grids.cells(variant, dataset, protocol, seeds, changes):
             try:
                 result = store.read(cell)

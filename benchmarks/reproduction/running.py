@@ -16,6 +16,7 @@ import numpy as np
 from recbole_glintru import launcher, plugin, protocol
 from reproduction import progress, surroundings
 from reproduction.cells import Cell, Result, Store
+from reproduction.histories_once import HistoriesOnce
 
 FOLDERS = ("data_path", "checkpoint_dir")  # the machine's, not the cell's
 # The candidates of a pass are fixed by this seed of NumPy's global generator, from which RecBole's sampler draws.
@@ -74,8 +75,9 @@ def _train_and_test(cell, folder, configuration, stop) -> Result:
     init_logger(config)
     train_data, valid_data, test_data = data_preparation(config, create_dataset(config))
     init_seed(config["seed"], config["reproducibility"])
-    model = get_model(config["model"])(config, train_data._dataset).to(config["device"])
-    savings = _accelerate(config, model)
+    with launcher.user_errors(ValueError):  # a setting that the model refuses
+        model = get_model(config["model"])(config, train_data._dataset).to(config["device"])
+    savings = Savings(config, model)
     trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
     training = progress.Progress(trainer, train_data, folder, stop)
     training.run(valid_data)
@@ -96,7 +98,7 @@ def _train_and_test(cell, folder, configuration, stop) -> Result:
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "training": {**_summary(training.records), **seconds},
         "peak_memory_MiB": surroundings.peak_memory(config["device"]),
-        "savings": savings,
+        "savings": savings.text(),
         "package": surroundings.package(),
         "versions": surroundings.versions(),
         "device": surroundings.device(config["device"]),
@@ -109,17 +111,24 @@ def _train_and_test(cell, folder, configuration, stop) -> Result:
     return Result(record, ranks)
 
 
-def _accelerate(config, model) -> str:
-    """Give a model of RecBole's the package's savings, where they are exact for it; says what was done."""
-    from recbole_glintru import accelerate, settings
+class Savings:
+    """What spares a model work without changing its results; models of plugins keep what they have themselves."""
 
-    if config["model"] in plugin.announced_models():
-        return "the model's own"
-    try:
-        accelerate.accelerate(model, settings.length_groups(config))
-    except accelerate.NotInvariant as reason:
-        return f"none: {reason}"
-    return "accelerate: True"
+    def __init__(self, config, model):
+        from recbole_glintru import accelerate, settings
+
+        self.accelerated, self.once, self.reason = config["model"] in plugin.announced_models(), None, ""
+        if not self.accelerated:
+            try:
+                accelerate.accelerate(model, settings.length_groups(config))
+            except accelerate.NotInvariant as reason:
+                self.once, self.reason = HistoriesOnce(model), str(reason)
+
+    def text(self) -> str:
+        if self.once is None:
+            return "the model's own" if self.accelerated else "accelerate: True"
+        own = "evaluation scores each history once" if self.once.state == "used" else "none"
+        return f"{own}; {self.reason}"
 
 
 class _Tests:

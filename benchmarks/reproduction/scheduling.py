@@ -9,7 +9,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
@@ -111,7 +111,7 @@ class _Display:
         self.bar, self.estimate, self.shown, self.at = bar, estimate, None, 0.0
 
     def show(self, running) -> None:
-        done, over, cells = self.estimate.done(), len(self.estimate.cells_over), self.estimate.cells
+        done, over, cells = self.estimate.done(running), len(self.estimate.cells_over), self.estimate.cells
         state = done, over, list(running)
         if state != self.shown or time.monotonic() > self.at + 10:
             self.shown, self.at = state, time.monotonic()
@@ -167,6 +167,7 @@ class Estimate:
         self.most = {cell: int(cell.settings()["epochs"]) for cell in cells}
         self._done: dict[Cell, int] = {}
         self._seconds: dict[Cell, float] = {}
+        self.done(cells)  # by earlier commands
 
     def epochs(self) -> int:
         """Most epochs of all cells."""
@@ -176,10 +177,10 @@ class Estimate:
         """The cell has come to its end."""
         self.cells_over.add(cell)
 
-    def done(self) -> int:
-        """Epochs that are done, or that no longer need to be."""
-        for cell in self.cells:
-            records = None if cell in self.cells_over else progress.records(folder_of(cell, self.place.scratch))
+    def done(self, running: Iterable[Cell]) -> int:
+        """Epochs that are done, or that no longer need to be; those of `running` are looked up."""
+        for cell in running:
+            records = progress.records(folder_of(cell, self.place.scratch))
             if records is not None:
                 seconds = [one["seconds"]["training"] + one["seconds"]["validation"] for one in records["epochs"]]
                 self._done[cell], self._seconds[cell] = len(seconds), statistics.median(seconds)

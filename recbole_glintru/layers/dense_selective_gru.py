@@ -73,15 +73,23 @@ class DenseSelectiveGRU(nn.Module):
         self.selective_gate = SelectiveGate(hidden_size, gate_reduction, gate_activation, gate_dropout_prob)  # eq. 9
         self.output_conv = convolution()  # eq. 8
 
-    def forward(self, x: Tensor, layout: Layout) -> Tensor:
-        """The expert's output at every position: `[*P, d]` -> `[*P, d]`."""
-        return self.output_conv(self._gated(*self._recur(x, layout)), layout)
+    def convolved(self, x: Tensor, layout: Layout) -> Tensor:
+        """C at every position, eq. 5: `[*P, d]` -> `[*P, d]`."""
+        return self.input_conv.after_linear(self.input_projection, x, layout)
 
-    def at_last(self, x: Tensor, layout: Layout, last: Tensor) -> Tensor:
+    def item_table(self, items: Tensor) -> Tensor:
+        """What each item adds to C, `[V, d]` -> `[k * V + 1, d]`, for `item_tables.convolve_items`."""
+        return self.input_conv.item_table(self.input_projection, items)
+
+    def forward(self, c: Tensor, layout: Layout) -> Tensor:
+        """The expert's output at every position: C `[*P, d]` -> `[*P, d]`."""
+        return self.output_conv(self._gated(c, self.gru(c, layout)), layout)
+
+    def at_last(self, c: Tensor, layout: Layout, last: Tensor) -> Tensor:
         """The expert's output at one position of each history: behind the recurrence only what it needs is computed.
 
         Args:
-            x: `[*P, d]`.
+            c: `[*P, d]`, C of eq. 5.
             layout: where those positions are.
             last: `[B] int64`, the position of the last item.
 
@@ -89,12 +97,8 @@ class DenseSelectiveGRU(nn.Module):
             `[B, d]`.
         """
         window = window_before(last, self.output_conv.kernel_size[0], past_only=self.mask_padding)
-        gated = self._gated(*(layout.at(states, window) for states in self._recur(x, layout)))
+        gated = self._gated(*(layout.at(states, window) for states in (c, self.gru(c, layout))))
         return self.output_conv.at_centre(gated * layout.contains(window).unsqueeze(-1))
-
-    def _recur(self, x: Tensor, layout: Layout):
-        c = self.input_conv.after_linear(self.input_projection, x, layout)
-        return c, self.gru(c, layout)
 
     def _gated(self, c: Tensor, h: Tensor) -> Tensor:
         return self.selective_gate(c) * self.channel_crossing(h)

@@ -49,20 +49,26 @@ class LinearAttention(nn.Module):
             sums = torch.einsum("blhe,blhf->bhef", key, value)
             return layout.arrange(torch.einsum("blhe,bhef->blhf", query, sums).flatten(-2))
 
-    def at_query(self, x: Tensor, layout: Layout, queries: Tensor) -> Tensor:
+    def keys_and_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """elu(K) and V, `[..., d]` -> two of `[..., h, d/h]`, in float32 under autocast."""
+        key, value = self._heads(self.key, x), self._heads(self.value, x)
+        with float32_region(x):
+            return F.elu(key), value
+
+    def at_query(self, key: Tensor, value: Tensor, layout: Layout, queries: Tensor) -> Tensor:
         """One query a history, which sees every position of it.
 
         Args:
-            x: `[*P, d]`.
+            key, value: `[*P, h, d/h]`, of `keys_and_values`.
             layout: where those positions are.
-            queries: `[B, d]`, in the layout's order.
+            queries: `[B, d]`, the states that ask, in the layout's order.
 
         Returns:
             `[B, d]`, in float32 under autocast.
         """
-        query, key, value = self._heads(self.query, queries), self._heads(self.key, x), self._heads(self.value, x)
-        with float32_region(x):
-            query, key = _unit(F.elu(query)) / math.sqrt(query.shape[-1]), F.elu(key)
+        query = self._heads(self.query, queries)
+        with float32_region(queries):
+            query = _unit(F.elu(query)) / math.sqrt(query.shape[-1])
             if self.key_norm == "sequence":
                 query = query / _sequence_norm(layout.collect(key.square()), layout.lengths)
             weights = (layout.spread(query) * key).sum(dim=-1)

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recbole_glintru.ops.item_tables import tap_table
 from recbole_glintru.ops.layouts import Layout
 
 
@@ -20,17 +21,27 @@ class TemporalConv(nn.Conv1d):
 
     def forward(self, x: Tensor, layout: Layout) -> Tensor:
         """`[*P, d]` -> `[*P, d]`; the padding counts as zeros, and what comes out there means nothing."""
-        taps = self.weight.permute(2, 0, 1)  # [k, out, in]
-        return layout.convolve(x, taps, self._with_bias(taps.new_zeros(taps.shape[:2])))
+        return layout.convolve(x, self._taps(), self._biases())
 
     def after_linear(self, linear: nn.Linear, x: Tensor, layout: Layout) -> Tensor:
         """`forward(linear(x), layout)` as one product: both are linear, so that their weights are multiplied first."""
-        taps = self.weight.permute(2, 0, 1)  # [k, out, in]
-        return layout.convolve(x, taps @ linear.weight, self._with_bias(taps @ linear.bias))
+        return layout.convolve(x, *self._merged(linear))
 
-    def _with_bias(self, biases: Tensor) -> Tensor:
-        """Of each tap, `[k, out]`, with the convolution's own at the middle one, which always meets a position."""
-        return biases + F.pad(self.bias.unsqueeze(0), (0, 0, len(biases) // 2, len(biases) // 2))
+    def item_table(self, linear: nn.Linear, items: Tensor) -> Tensor:
+        """`after_linear` of single items, tap by tap: `[V, d]` -> `[k * V + 1, d]`, see `item_tables.tap_table`."""
+        return tap_table(items, *self._merged(linear))
+
+    def _merged(self, linear: nn.Linear) -> tuple[Tensor, Tensor]:
+        taps = self._taps()
+        return taps @ linear.weight, taps @ linear.bias + self._biases()
+
+    def _taps(self) -> Tensor:
+        return self.weight.permute(2, 0, 1)  # [k, out, in]
+
+    def _biases(self) -> Tensor:
+        """Of each tap, `[k, out]`: the bias at the middle one, which always meets a position."""
+        reach = self.kernel_size[0] // 2
+        return F.pad(self.bias.unsqueeze(0), (0, 0, reach, reach))
 
     def at_centre(self, window: Tensor) -> Tensor:
         """The output at one position, from the first T of the k positions around it; the others count as zeros.
@@ -60,6 +71,10 @@ class NoTemporalConv(nn.Module):
     def after_linear(self, linear: nn.Linear, x: Tensor, layout: Layout) -> Tensor:
         """`linear(x)`; see `TemporalConv.after_linear`."""
         return linear(x)
+
+    def item_table(self, linear: nn.Linear, items: Tensor) -> Tensor:
+        """See `TemporalConv.item_table`."""
+        return tap_table(items, linear.weight.unsqueeze(0), linear.bias.unsqueeze(0))
 
     def at_centre(self, window: Tensor) -> Tensor:
         """`[B, 1, d]` -> `[B, d]`."""

@@ -6,148 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from recbole_glintru import settings
-from recbole_glintru.layers.dense_selective_gru import ACTIVATIONS, DenseSelectiveGRU
 from recbole_glintru.layers.dropout import Dropout
-from recbole_glintru.layers.gated_mlp import DataAwareGate, GatedMLP
+from recbole_glintru.layers.glintru_block import ExpertInputs, GLINTRUBlock
 from recbole_glintru.layers.gru import GRU
-from recbole_glintru.layers.linear_attention import LinearAttention
 from recbole_glintru.models.base import NextItemRecommender
 from recbole_glintru.ops import layouts
-from recbole_glintru.ops.layouts import Layout
-
-
-class AttentionExpert(nn.Module):
-    """The attention expert A' of eq. 2; `output_block` adds what is published: linear, dropout, residual, LayerNorm."""
-
-    def __init__(
-        self,
-        hidden_size: int,
-        n_heads: int,
-        key_norm: str,
-        output_block: bool,
-        dropout_prob: float,
-        layer_norm_eps: float,
-    ):
-        super().__init__()
-        self.attention = LinearAttention(hidden_size, n_heads, key_norm)
-        self.output_block = output_block
-        if output_block:
-            self.output = nn.Linear(hidden_size, hidden_size)
-            self.dropout = Dropout(dropout_prob)
-            self.norm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
-
-    def forward(self, x: Tensor, layout: Layout) -> Tensor:
-        """Every position: `[*P, d]` -> `[*P, d]`."""
-        return self._output(self.attention(x, layout), x)
-
-    def at_query(self, x: Tensor, layout: Layout, queries: Tensor) -> Tensor:
-        """One position of each history: x `[*P, d]`, queries `[B, d]` -> `[B, d]`."""
-        return self._output(self.attention.at_query(x, layout, queries), queries)
-
-    def _output(self, context: Tensor, queries: Tensor) -> Tensor:
-        return self.norm(self.dropout(self.output(context)) + queries) if self.output_block else context
-
-
-class ExpertMixing(nn.Module):
-    """M = alpha_1 Y + alpha_2 A', eq. 10: a trainable softmax mixture of the recurrent and the attention expert."""
-
-    def __init__(self):
-        super().__init__()
-        self.logits = nn.Parameter(torch.full((2,), 0.5))  # recurrent, attention
-
-    def forward(self, recurrent: Tensor, attention: Tensor) -> Tensor:
-        """Two tensors of one shape -> that shape."""
-        weights = self.logits.softmax(dim=0)
-        return weights[0] * recurrent + weights[1] * attention
-
-
-class GLINTRUBlock(nn.Module):
-    """One layer of GLINT-RU: two experts (eq. 2, 5 to 9), their mixture (10), data-aware gate (11), gated MLP (12).
-
-    A part that is switched off has no parameters: without one expert there is no mixture either.
-    """
-
-    def __init__(self, config):
-        super().__init__()
-        hidden_size = settings.integer(config, "hidden_size")
-        layer_norm_eps = settings.number(config, "layer_norm_eps")
-        use_gru = settings.switch(config, "use_gru")
-        use_linear_attention = settings.switch(config, "use_linear_attention")
-        if not (use_gru or use_linear_attention):
-            raise ValueError(
-                "use_gru=False and use_linear_attention=False: a block needs at least one of the two experts."
-            )
-
-        self.recurrent_expert = self.attention_expert = self.expert_mixing = self.gated_mlp = self.mlp_norm = None
-        if use_gru:
-            self.recurrent_expert = DenseSelectiveGRU(
-                hidden_size,
-                kernel_size=settings.odd(config, "kernel_size"),
-                use_temporal_conv=settings.switch(config, "use_temporal_conv"),
-                gru_layers=settings.integer(config, "gru_layers"),
-                gru_bias=settings.switch(config, "gru_bias"),
-                gate_reduction=settings.integer(config, "gate_reduction", most=hidden_size),
-                gate_activation=settings.choice(config, "gate_activation", ACTIVATIONS),
-                gate_dropout_prob=settings.probability(config, "gate_dropout_prob"),
-                mask_padding=settings.switch(config, "mask_padding"),
-            )
-        if use_linear_attention:
-            self.attention_expert = AttentionExpert(
-                hidden_size,
-                n_heads=settings.divisor(config, "n_heads", whole="hidden_size"),
-                key_norm=settings.choice(config, "key_norm", ("position", "sequence")),
-                output_block=settings.switch(config, "attention_output_block"),
-                dropout_prob=settings.probability(config, "hidden_dropout_prob"),
-                layer_norm_eps=layer_norm_eps,
-            )
-        if use_gru and use_linear_attention:
-            self.expert_mixing = ExpertMixing()
-        self.data_aware_gate = DataAwareGate(
-            hidden_size,
-            dropout_prob=settings.probability(config, "mix_dropout_prob"),
-            output_linear=settings.switch(config, "mix_output_linear"),
-        )
-        self.gate_norm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
-        mlp_dropout_prob = settings.probability(config, "mlp_dropout_prob")
-        share_block_norm = settings.switch(config, "share_block_norm")
-        if settings.switch(config, "use_gated_mlp"):
-            self.gated_mlp = GatedMLP(hidden_size, mlp_dropout_prob)
-            if not share_block_norm:
-                self.mlp_norm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
-
-    def forward(self, x: Tensor, layout: Layout) -> Tensor:
-        """The block at every position: `[*P, d]` -> `[*P, d]`."""
-        recurrent = None if self.recurrent_expert is None else self.recurrent_expert(x, layout)
-        attention = None if self.attention_expert is None else self.attention_expert(x, layout)
-        return self._behind_experts(x, recurrent, attention)
-
-    def at_last(self, x: Tensor, layout: Layout, last: Tensor) -> Tensor:
-        """The block at the last item alone, which is all that is read of the topmost one.
-
-        Args:
-            x: `[*P, d]`.
-            layout: where those positions are.
-            last: `[B] int64`, the position of the last item, in the layout's order.
-
-        Returns:
-            `[B, d]`: what `forward` gives at those positions.
-        """
-        x_last = layout.at(x, last.unsqueeze(1)).squeeze(1)
-        recurrent = None if self.recurrent_expert is None else self.recurrent_expert.at_last(x, layout, last)
-        attention = None if self.attention_expert is None else self.attention_expert.at_query(x, layout, x_last)
-        return self._behind_experts(x_last, recurrent, attention)
-
-    def _behind_experts(self, x: Tensor, recurrent: Optional[Tensor], attention: Optional[Tensor]) -> Tensor:
-        """The block's input and the experts' outputs at some positions, `[..., d]` each -> `[..., d]`."""
-        if recurrent is None or attention is None:
-            mixed = attention if recurrent is None else recurrent
-        else:
-            mixed = self.expert_mixing(recurrent, attention)
-        z = self.gate_norm(self.data_aware_gate(x, mixed) + x)
-        if self.gated_mlp is None:
-            return z
-        norm = self.gate_norm if self.mlp_norm is None else self.mlp_norm  # published: one LayerNorm in both places
-        return norm(self.gated_mlp(z) + z)
+from recbole_glintru.ops.item_tables import LARGEST, ItemTables
+from recbole_glintru.ops.layouts import Layout, Packed
+from recbole_glintru.ops.precision import is_autocast
 
 
 class GLINTRU(NextItemRecommender):
@@ -195,6 +61,8 @@ class GLINTRU(NextItemRecommender):
         n_layers = settings.integer(config, "n_layers", most=4)
         self.packs_histories = n_layers == 1  # the attention of a lower block pads
         self.blocks = nn.ModuleList(GLINTRUBlock(config) for _ in range(n_layers))
+        self.item_tables = settings.switch(config, "item_tables")
+        self._item_tables = ItemTables()
         self.apply(self._initialise)
         if settings.choice(config, "pad_row_init", ("zero", "random")) == "zero":
             nn.init.zeros_(self.item_embedding.weight[0].detach())
@@ -217,8 +85,26 @@ class GLINTRU(NextItemRecommender):
         visible = item_seq_len if self.length_invariant else torch.full_like(item_seq_len, length)
         layout = layouts.choose(visible, length)
         last = layout.sort(item_seq_len - 1)
-        x = self.embedding_dropout(self.item_embedding(layout.arrange(item_seq)))  # eq. 3, 4: no positions
+        items = layout.arrange(item_seq)
         *below, top = self.blocks
+        tables = self._tables_of(items, layout)
+        if tables is not None:
+            x_last = self.item_embedding(layout.at(items, last.unsqueeze(1)).squeeze(1))
+            return layout.restore(top.at_last(x_last, top.look_up(tables, items, layout), layout, last))
+        x = self.embedding_dropout(self.item_embedding(items))  # eq. 3, 4: no positions
         for block in below:
             x = block(x, layout)
-        return layout.restore(top.at_last(x, layout, last))
+        x_last = layout.at(x, last.unsqueeze(1)).squeeze(1)
+        return layout.restore(top.at_last(x_last, top.expert_inputs(x, layout), layout, last))
+
+    def _tables_of(self, items: Tensor, layout: Layout) -> Optional[ExpertInputs]:
+        """In evaluation on a CPU, the tables of all items, where reading them costs less than what is in them."""
+        if self.training or torch.is_grad_enabled():
+            self._item_tables.forget()
+            return None
+        usable = self.item_tables and len(self.blocks) == 1 and isinstance(layout, Packed) and not is_autocast("cpu")
+        embedding, (block, *_) = self.item_embedding.weight, self.blocks
+        if not usable or block.item_tables_bytes(embedding) > LARGEST:
+            return None
+        weights = [embedding, *(weight for layer in block.input_layers() for weight in layer.parameters())]
+        return self._item_tables.find(weights, self.n_items, len(items), lambda: block.item_tables(embedding))

@@ -44,7 +44,8 @@ class LinRecBlock(nn.Module):
     def at_last(self, x: Tensor, layout: Layout, last: Tensor) -> Tensor:
         """The last item of each history alone: x `[*P, d]`, last `[B] int64` -> `[B, d]`."""
         queries = layout.at(x, last.unsqueeze(1)).squeeze(1)
-        return self._behind_attention(self.attention.at_query(x, layout, queries), queries)
+        key, value = self.attention.keys_and_values(x)
+        return self._behind_attention(self.attention.at_query(key, value, layout, queries), queries)
 
     def _behind_attention(self, context: Tensor, queries: Tensor) -> Tensor:
         context = self.attention_dropout(self.attention_output(context))

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from recbole_glintru.ops.precision import is_autocast
 from recbole_glintru.ops.tracing import is_traced
 
 PIECE = 1 << 21  # scores at a time: 8 MiB in float32
@@ -38,19 +39,12 @@ def catalogue_cross_entropy(state: Tensor, weight: Tensor, bias: Optional[Tensor
     On a CPU always: whole tensors of scores leave the cache, and the memory for them is made anew at every step. On
     other devices, and in mixed precision, from `MOST_WHOLE` scores on.
     """
-    plain = state.device.type != "cpu" or torch.is_autocast_enabled() or _autocast_on_cpu()
+    plain = state.device.type != "cpu" or is_autocast("cpu")
     if is_traced() or (plain and len(state) * len(weight) <= MOST_WHOLE):
         return catalogue_cross_entropy_reference(state, weight, bias, target)
     weight, bias = weight.to(state.dtype), None if bias is None else bias.to(state.dtype)
     needed = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (state, weight, bias))
     return _InPieces.apply(state, weight, bias, target, needed)
-
-
-def _autocast_on_cpu() -> bool:
-    try:
-        return torch.is_autocast_enabled("cpu")
-    except TypeError:  # PyTorch before 2.4
-        return torch.is_autocast_cpu_enabled()
 
 
 class _InPieces(torch.autograd.Function):

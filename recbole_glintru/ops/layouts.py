@@ -101,6 +101,7 @@ class Packed:
         counts: for each step how many histories have it; they are the first so many of the step before.
         ranks: `[N] int64`, which history, counted in the layout's order, a position belongs to.
         steps: `[N] int64`, its position in that history.
+        starts: `[L + 1] int64`, where each step begins.
     """
 
     def __init__(self, lengths: Tensor, length: int):
@@ -110,7 +111,7 @@ class Packed:
         self.steps, self.ranks = running.nonzero(as_tuple=True)
         counts = running.sum(dim=1)
         self.counts = counts[counts > 0].tolist()
-        self._starts = F.pad(counts.cumsum(0), (1, 0))  # [L + 1], of each step
+        self.starts = F.pad(counts.cumsum(0), (1, 0))
 
     def sort(self, x: Tensor) -> Tensor:
         return x[self.order]
@@ -136,7 +137,7 @@ class Packed:
 
     def at(self, x: Tensor, positions: Tensor) -> Tensor:
         ranks = torch.arange(len(positions)).unsqueeze(1)
-        places = self._starts[positions.clamp(0, self.length - 1)] + ranks
+        places = self.starts[positions.clamp(0, self.length - 1)] + ranks
         return x[torch.where(self.contains(positions), places, 0)]
 
     def convolve(self, x: Tensor, taps: Tensor, biases: Tensor) -> Tensor:

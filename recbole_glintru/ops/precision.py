@@ -12,3 +12,11 @@ def float32_region(x: Tensor) -> torch.autocast:
 def at_least_float32(x: Tensor) -> Tensor:
     """float16 and bfloat16 become float32; float32 and float64 stay."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def is_autocast(device_type: str) -> bool:
+    """Whether autocast is on for tensors of this kind of device, "cpu" or "cuda"."""
+    try:
+        return torch.is_autocast_enabled(device_type)
+    except TypeError:  # PyTorch before 2.4
+        return torch.is_autocast_cpu_enabled() if device_type == "cpu" else torch.is_autocast_enabled()

@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from recbole_glintru.ops.tracing import is_traced
+
 CHUNK = 16  # steps between two states that are kept
 BLOCK = {"cpu": 2**18, "cuda": 2**22}  # elements of a state at a time: what caches hold, and worth a kernel
 LOG2_E = 1 / math.log(2)
@@ -57,7 +59,7 @@ def _blocks(step: Tensor, states: int, lengths: Optional[Tensor]) -> list[_Block
     rows, length, channels = step.shape
     size = max(1, BLOCK.get(step.device.type, BLOCK["cuda"]) // (states * channels))
     starts = range(0, rows, size)
-    if lengths is None:
+    if lengths is None or is_traced():
         return [_Block(slice(start, min(start + size, rows)), length) for start in starts]
     order = torch.argsort(lengths, descending=True, stable=True)
     longest = lengths[order[::size]].tolist()

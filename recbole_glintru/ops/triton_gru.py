@@ -71,7 +71,7 @@ def _streamed(total, weight, operand, across, runs, D: tl.constexpr, WIDTH: tl.c
     return total
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["batch", "width"])  # one compilation for all shapes
 def gru_forward(
     gates,  # [N, 3d]: the input's share of reset, update, candidate
     weight,  # [3d, d]
@@ -146,7 +146,7 @@ def gru_forward(
             tl.store(states + place * D + j, zero.to(kind), mask=(j < D) & there)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["batch", "width"])
 def gru_backward(
     gates,  # [N, 4d]: h W_hn, then the arguments of reset and update, then x W_in; replaced by the gradients of
     #         h W_hn, of the arguments of reset and update, and of the candidate's argument

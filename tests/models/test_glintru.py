@@ -7,6 +7,8 @@ from fakes import make_histories, make_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import recbole_glintru.models.glintru
+
 LENGTHS = (1, 12, 7, 2, 9, 12)
 VARIANTS = [
     {},
@@ -48,6 +50,10 @@ def shaken(model):
     return model
 
 
+def tables_of(model):
+    return model._item_tables._tables
+
+
 @pytest.mark.parametrize("mask_padding", [True, False])
 @pytest.mark.parametrize("variant", VARIANTS, ids=variant_name)
 def test_equals_the_plain_version(variant, mask_padding):
@@ -56,6 +62,9 @@ def test_equals_the_plain_version(variant, mask_padding):
     item_seq, item_seq_len = make_histories(LENGTHS, padded_to=15)
     expected = reference_glintru.encode(model, item_seq, item_seq_len)
     torch.testing.assert_close(model(item_seq, item_seq_len), expected, rtol=0, atol=1e-11)
+    with torch.no_grad():
+        torch.testing.assert_close(model(item_seq, item_seq_len), expected, rtol=0, atol=1e-11)
+    assert tables_of(model) or model.packs_histories is False
 
 
 @pytest.mark.parametrize("variant", [{}, {"n_layers": 2, "kernel_size": 5}, {"gru_layers": 2}], ids=variant_name)
@@ -200,3 +209,82 @@ def test_only_what_the_last_position_needs_is_computed():
         "gated_mlp": (2,),
         "data_aware_gate": (2,),
     }
+
+
+# -------------------------------------------------------------------------------------------------------- item tables
+
+
+def train_a_step(model, histories):
+    model.train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+    model(*histories).square().sum().backward()
+    optimizer.step()
+
+
+def load_other_weights(model, histories):
+    model.load_state_dict({name: value + 0.1 for name, value in model.state_dict().items()})
+
+
+def overwrite_behind_the_back(model, histories):
+    """Without a trace in the version counters of the parameters."""
+    model.blocks[0].attention_expert.attention.key.weight.data.mul_(1.5)
+
+
+def overwrite_one_item(model, histories):
+    model.item_embedding.weight.data[int(histories[0][0, 0])] += 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [train_a_step, load_other_weights, overwrite_behind_the_back, overwrite_one_item],
+    ids=lambda change: change.__name__,
+)
+def test_item_tables_are_never_stale(change):
+    model, histories = shaken(make_model("GLINTRU")).eval(), make_histories(LENGTHS)
+    with torch.no_grad():
+        before = model(*histories)
+    assert tables_of(model)
+    change(model, histories)
+    with torch.no_grad():
+        after = model.eval()(*histories)
+    assert tables_of(model) and not torch.allclose(before, after, atol=1e-3)
+    torch.testing.assert_close(after, model(*histories).detach(), rtol=0, atol=2e-6)
+
+
+def test_item_tables_wait_until_they_pay():
+    """As many positions as there are items, 100, under the same weights."""
+    model, histories = make_model("GLINTRU", n_items=100).eval(), make_histories(LENGTHS)
+    with torch.no_grad():
+        for _ in range(2):
+            model(*histories)
+            assert tables_of(model) is None, f"{2 * sum(LENGTHS)} positions at most"
+        model(*histories)
+        assert tables_of(model)
+
+
+def test_item_tables_go_when_training_begins():
+    model, histories = make_model("GLINTRU").eval(), make_histories(LENGTHS)
+    with torch.no_grad():
+        model(*histories)
+    assert tables_of(model)
+    model.train()(*histories)
+    assert tables_of(model) is None and model._item_tables._weights is None
+
+
+@pytest.mark.parametrize("reason", ["switched off", "several blocks", "large catalogue", "autocast"])
+def test_no_item_tables(reason, monkeypatch):
+    if reason == "large catalogue":
+        monkeypatch.setattr(recbole_glintru.models.glintru, "LARGEST", 4 * 30 * 16 * 5 - 1)
+    changes = {"switched off": {"item_tables": False}, "several blocks": {"n_layers": 2}}.get(reason, {})
+    model, histories = make_model("GLINTRU", **changes).eval(), make_histories(LENGTHS)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=reason == "autocast"):
+        model(*histories)
+    assert tables_of(model) is None
+
+
+def test_item_tables_are_no_part_of_the_model():
+    model, histories = make_model("GLINTRU").eval(), make_histories(LENGTHS)
+    names = list(model.state_dict())
+    with torch.no_grad():
+        model(*histories)
+    assert list(model.state_dict()) == names

@@ -1,0 +1,369 @@
+"""The selective scan of `ops/selective_scan.py` as two Triton kernels. Imported only where Triton is.
+
+Discretisation, scan, read-out, skip and gate are one pass over the inputs. One program takes `BLOCK` channels of one
+history through its real steps, `CHUNK` at a time, one state after the other: a thread has one channel and the steps of
+a chunk in registers, so that the scan needs no exchange between threads, and the states are never in memory but for
+one in `CHUNK`. From those the backward pass computes the others again.
+
+Sums over channels, in the gradients of B and C, leave a program as its own share and are added by one reduction: no
+atomic additions, the same input gives the same bits. Each program writes and reads its own part of the states that
+are kept, each thread its own channel: there is nothing to wait for.
+"""
+
+import math
+from typing import Optional
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+CHUNK = 16  # steps: what the backward pass has in registers at a time
+BLOCK = 32  # channels, one a thread
+WARPS = 1  # no sum over channels then leaves a warp
+PROGRAMS = 4096  # of the backward pass, if there is work for them: four waves on an H100
+LOG2_E = 1 / math.log(2)
+# One compilation for all shapes.
+UNSPECIALISED = ["width", "u_row", "u_step", "delta_row", "delta_step", "B_row", "B_step", "C_row", "C_step", "z_row",
+                 "z_step", "out_row", "out_step"]  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------------------------ kernels
+
+
+@triton.jit
+def _argument(delta, channel, live, bias, BIAS: tl.constexpr):
+    """What the step sizes are the softplus of: `[BLOCK]`."""
+    argument = tl.load(delta + channel, mask=live, other=0.0).to(tl.float32)
+    if BIAS:
+        argument += bias
+    return argument
+
+
+@triton.jit
+def _step_size(argument, live, SOFTPLUS: tl.constexpr):
+    """`[BLOCK]`; zero outside the mask, so that the state stays as it is there."""
+    if SOFTPLUS:
+        argument = tl.where(argument > 20, argument, tl.log(1 + tl.exp(tl.minimum(argument, 20))))
+    return tl.where(live, argument, 0.0)
+
+
+@triton.jit
+def _vector(tensor, channel, own, THERE: tl.constexpr):
+    return tl.load(tensor + channel, mask=own, other=0.0).to(tl.float32) if THERE else channel.to(tl.float32)
+
+
+@triton.jit(do_not_specialize=UNSPECIALISED)
+def scan_forward(
+    u,  # [B, L, D], as delta; with z [B, L, D] or, for one position, [B, D]
+    delta,
+    A,  # [N, D]
+    B,  # [B, L, N]
+    C,  # [B, L, N] or, for one position, [B, N]
+    z,
+    skip,  # [D]
+    bias,  # [D]
+    lengths,  # [B], at least 1
+    out,  # [B, L, D] or [B, D], written
+    kept,  # [B, chunks, N, D], written: the state before each chunk but the first
+    width,  # L
+    u_row, u_step, delta_row, delta_step, B_row, B_step, C_row, C_step, z_row, z_step, out_row, out_step,
+    D: tl.constexpr,
+    N: tl.constexpr,
+    CHUNK: tl.constexpr,
+    BLOCK: tl.constexpr,
+    SOFTPLUS: tl.constexpr,
+    SKIP: tl.constexpr,
+    GATE: tl.constexpr,
+    BIAS: tl.constexpr,
+    LAST: tl.constexpr,  # whether only the output at the last step is wanted
+):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64)
+    channel = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    own = channel < D
+    length = tl.load(lengths + row)
+    skips = _vector(skip, channel, own, SKIP)
+    biases = _vector(bias, channel, own, BIAS)
+    chunks = tl.cdiv(width, CHUNK)
+    for chunk in range(tl.cdiv(length, CHUNK)):
+        first = chunk * CHUNK
+        steps, drives, ys = (), (), ()
+        for i in tl.static_range(CHUNK):
+            live = own & (channel * 0 + first + i < length)
+            argument = _argument(delta + row * delta_row + (first + i) * delta_step, channel, live, biases, BIAS)
+            along = tl.load(u + row * u_row + (first + i) * u_step + channel, mask=live, other=0.0).to(tl.float32)
+            step = _step_size(argument, live, SOFTPLUS)
+            steps += (step,)
+            drives += (step * along,)
+            ys += (along * skips if SKIP else along * 0,)
+        states = kept + (row * chunks + chunk) * N * D + channel
+        for n in range(N):
+            rate = tl.load(A + n * D + channel, mask=own, other=0.0) * 1.4426950408889634  # for powers of two
+            state = tl.load(states + n * D, mask=channel < D * tl.minimum(chunk, 1), other=0.0)
+            sums = ()
+            for i in tl.static_range(CHUNK):
+                t = first + i
+                into = tl.load(B + row * B_row + t * B_step + n, mask=t < length, other=0.0).to(tl.float32)
+                state = tl.exp2(steps[i] * rate) * state + drives[i] * into
+                reads = t == length - 1 if LAST else t < length
+                readout = tl.load(C + row * C_row + t * C_step + n, mask=reads, other=0.0).to(tl.float32)
+                sums += (ys[i] + state * readout,)
+            ys = sums
+            tl.store(states + (N + n) * D, state, mask=own & (channel * 0 + chunk + 1 < chunks))
+        for i in tl.static_range(CHUNK):
+            t = channel * 0 + first + i
+            reads = own & (t == length - 1) if LAST else own & (t < length)
+            y = ys[i]
+            if GATE:
+                place = z + row * z_row + (first + i) * z_step + channel
+                gate = tl.load(place, mask=reads, other=0.0).to(tl.float32)
+                y = y * gate / (1 + tl.exp(-gate))
+            place = out + row * out_row + (first + i) * out_step + channel
+            tl.store(place, y.to(out.dtype.element_ty), mask=reads)
+
+
+@triton.jit(do_not_specialize=[*UNSPECIALISED, "splits"])
+def scan_backward(
+    u, delta, A, B, C, z, skip, bias, lengths,
+    out,  # [B, L, D] or [B, D]: the gradient of the output
+    kept,
+    later,  # [B, N, D], scratch: the gradient that a chunk hands to the one before
+    grad_u,  # [B, L, D], as grad_delta and, or [B, D], grad_z
+    grad_delta,
+    grad_A,  # [B, N, D]
+    grad_B,  # [splits, B, L, N]
+    grad_C,  # [splits, B, L, N] or [splits, B, N]
+    grad_z,
+    grad_skip,  # [B, D]
+    splits,
+    width,
+    u_row, u_step, delta_row, delta_step, B_row, B_step, C_row, C_step, z_row, z_step, out_row, out_step,
+    D: tl.constexpr,
+    N: tl.constexpr,
+    CHUNK: tl.constexpr,
+    BLOCK: tl.constexpr,
+    SOFTPLUS: tl.constexpr,
+    SKIP: tl.constexpr,
+    GATE: tl.constexpr,
+    BIAS: tl.constexpr,
+    LAST: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64)
+    split = tl.program_id(1)
+    share = split * tl.num_programs(0) + row  # of the sums over channels
+    length = tl.load(lengths + row)
+    chunks = tl.cdiv(width, CHUNK)
+    running = tl.cdiv(length, CHUNK)
+    for block in range(split, tl.cdiv(D, BLOCK), splits):
+        channel = block * BLOCK + tl.arange(0, BLOCK)
+        own = channel < D
+        skips = _vector(skip, channel, own, SKIP)
+        biases = _vector(bias, channel, own, BIAS)
+        to_skip = channel.to(tl.float32) * 0
+        behind = row * N * D + channel
+        for back in range(running):
+            chunk = running - 1 - back
+            first = chunk * CHUNK
+            steps, drives, to_ys, ys, to_steps, to_drives = (), (), (), (), (), ()
+            for i in tl.static_range(CHUNK):
+                t = channel * 0 + first + i
+                live = own & (t < length)
+                argument = _argument(delta + row * delta_row + (first + i) * delta_step, channel, live, biases, BIAS)
+                along = tl.load(u + row * u_row + (first + i) * u_step + channel, mask=live, other=0.0).to(tl.float32)
+                reads = own & (t == length - 1) if LAST else live
+                place = out + row * out_row + (first + i) * out_step + channel
+                to_y = tl.load(place, mask=reads, other=0.0).to(tl.float32)
+                if GATE:
+                    place = z + row * z_row + (first + i) * z_step + channel
+                    gate = tl.load(place, mask=reads, other=0.0).to(tl.float32)
+                    to_y = to_y * gate / (1 + tl.exp(-gate))
+                step = _step_size(argument, live, SOFTPLUS)
+                steps += (step,)
+                drives += (step * along,)
+                to_ys += (to_y,)
+                ys += (along * skips if SKIP else along * 0,)
+                to_steps += (along * 0,)
+                to_drives += (along * 0,)
+            states = kept + (row * chunks + chunk) * N * D + channel
+            continued = channel < D * tl.minimum(back, 1)
+            for n in range(N):
+                rate = tl.load(A + n * D + channel, mask=own, other=0.0)
+                state = tl.load(states + n * D, mask=channel < D * tl.minimum(chunk, 1), other=0.0)
+                decays, decayed, sums = (), (), ()
+                at_last = state * 0
+                for i in tl.static_range(CHUNK):
+                    t = first + i
+                    into = tl.load(B + row * B_row + t * B_step + n, mask=t < length, other=0.0).to(tl.float32)
+                    reads = t == length - 1 if LAST else t < length
+                    readout = tl.load(C + row * C_row + t * C_step + n, mask=reads, other=0.0).to(tl.float32)
+                    decay = tl.exp2(steps[i] * (rate * 1.4426950408889634))
+                    before = decay * state
+                    state = before + drives[i] * into
+                    decays += (decay,)
+                    decayed += (before,)
+                    sums += (ys[i] + state * readout,)
+                    if LAST:
+                        at_last += state * to_ys[i]
+                    else:
+                        place = grad_C + (share * width + t) * N + n
+                        total = tl.load(place, mask=(t < length) & (block > split), other=0.0)
+                        tl.store(place, total + tl.sum(state * to_ys[i], axis=0), mask=t < length)
+                ys = sums
+                if LAST:  # zero in all chunks but the one that holds the last step, which comes first
+                    place = grad_C + share * N + n
+                    total = tl.load(place, mask=(block > split) | (back > 0), other=0.0)
+                    tl.store(place, total + tl.sum(at_last, axis=0))
+
+                passed = tl.load(later + behind + n * D, mask=continued, other=0.0)
+                to_rate = state * 0
+                new_steps, new_drives = (), ()  # the last step first
+                for k in tl.static_range(CHUNK):
+                    t = first + CHUNK - 1 - k
+                    into = tl.load(B + row * B_row + t * B_step + n, mask=t < length, other=0.0).to(tl.float32)
+                    reads = t == length - 1 if LAST else t < length
+                    readout = tl.load(C + row * C_row + t * C_step + n, mask=reads, other=0.0).to(tl.float32)
+                    to_state = passed + to_ys[CHUNK - 1 - k] * readout
+                    passed = to_state * decays[CHUNK - 1 - k]
+                    to_exponent = to_state * decayed[CHUNK - 1 - k]
+                    to_rate += to_exponent * steps[CHUNK - 1 - k]
+                    new_steps += (to_steps[k] + to_exponent * rate,)
+                    new_drives += (to_drives[k] + to_state * into,)
+                    place = grad_B + (share * width + t) * N + n
+                    total = tl.load(place, mask=(t < length) & (block > split), other=0.0)
+                    tl.store(place, total + tl.sum(to_state * drives[CHUNK - 1 - k], axis=0), mask=t < length)
+                to_steps, to_drives = new_steps, new_drives
+                tl.store(later + behind + n * D, passed, mask=own)
+                total = tl.load(grad_A + behind + n * D, mask=continued, other=0.0)
+                tl.store(grad_A + behind + n * D, total + to_rate, mask=own)
+            for i in tl.static_range(CHUNK):  # read again: registers are scarce above
+                t = channel * 0 + first + i
+                live = own & (t < length)
+                argument = _argument(delta + row * delta_row + (first + i) * delta_step, channel, live, biases, BIAS)
+                along = tl.load(u + row * u_row + (first + i) * u_step + channel, mask=live, other=0.0).to(tl.float32)
+                to_delta = to_steps[CHUNK - 1 - i] + to_drives[CHUNK - 1 - i] * along
+                if SOFTPLUS:
+                    to_delta = to_delta / (1 + tl.exp(-argument))
+                to_u = to_drives[CHUNK - 1 - i] * steps[i]
+                if SKIP:
+                    to_u += to_ys[i] * skips
+                    to_skip += to_ys[i] * along
+                place = (row * width + first + i) * D + channel
+                tl.store(grad_u + place, to_u.to(grad_u.dtype.element_ty), mask=live)
+                tl.store(grad_delta + place, to_delta.to(grad_delta.dtype.element_ty), mask=live)
+                if GATE:
+                    reads = own & (t == length - 1) if LAST else live
+                    place = row * out_row + (first + i) * out_step + channel
+                    grad = tl.load(out + place, mask=reads, other=0.0).to(tl.float32)
+                    gate = tl.load(z + row * z_row + (first + i) * z_step + channel, mask=reads, other=0.0)
+                    opened = 1 / (1 + tl.exp(-gate.to(tl.float32)))
+                    to_gate = grad * ys[i] * opened * (1 + gate * (1 - opened))
+                    tl.store(grad_z + place, to_gate.to(grad_z.dtype.element_ty), mask=reads)
+        if SKIP:
+            tl.store(grad_skip + row * D + channel, to_skip, mask=own)
+
+
+# ------------------------------------------------------------------------------------------------------------- around
+
+
+def triton_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Optional[Tensor],
+    z: Optional[Tensor],
+    delta_bias: Optional[Tensor],
+    delta_softplus: bool,
+    lengths: Optional[Tensor],
+    last_only: bool = False,
+) -> Tensor:
+    """`selective_scan`, or with `last_only` `selective_scan_last` at the positions `lengths - 1`.
+
+    Args:
+        u, delta, A, B, D, delta_bias, delta_softplus: see `selective_scan.selective_scan`.
+        C, z: `[B, N, L]` and `[B, D, L]`, or `[B, N]` and `[B, D]` with `last_only`.
+        lengths: `[B] int64`, at least 1; None for L.
+
+    Returns:
+        `[B, D, L]`, or `[B, D]`, in u's type; zeros behind a row's length.
+    """
+
+    def innermost(tensor):
+        """`[B, D, L]` -> `[B, L, D]` with neighbouring channels side by side, as most of these tensors are made."""
+        if tensor is None:
+            return None
+        tensor = tensor if tensor.dim() == 2 else tensor.transpose(1, 2)
+        return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
+
+    if lengths is None:
+        lengths = torch.full((len(u),), u.shape[-1], device=u.device)
+    u, delta, B, C, z = map(innermost, (u, delta, B, C, z))
+    out = _TritonScan.apply(u, delta, A, B, C, z, D, delta_bias, lengths, delta_softplus, last_only)
+    return out if last_only else out.transpose(1, 2)
+
+
+class _TritonScan(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, u, delta, A, B, C, z, skip, bias, lengths, softplus, last_only):
+        batch, width, channels = u.shape
+        rates = A.t().contiguous().float()  # [N, D]
+        skip_, bias_ = (None if vector is None else vector.contiguous() for vector in (skip, bias))
+        out = u.new_zeros(batch, channels) if last_only else u.new_zeros(u.shape)
+        kept = rates.new_empty(batch, triton.cdiv(width, CHUNK), *rates.shape)
+        inputs = (u, delta, rates, B, C, z, skip_, bias_, lengths)
+        grid = batch, triton.cdiv(channels, BLOCK)
+        launch(scan_forward, grid, inputs, out, (kept,), softplus, last_only)
+        ctx.options = softplus, last_only
+        ctx.save_for_backward(*inputs, kept)
+        ctx.types = A.dtype
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_out):
+        *inputs, kept = ctx.saved_tensors
+        u, delta, rates, B, C, z, skip, bias, _ = inputs
+        splits = max(1, min(triton.cdiv(u.shape[2], BLOCK), PROGRAMS // len(u)))
+        later, grad_A = (rates.new_empty(len(u), *rates.shape) for _ in range(2))
+        grad_u, grad_delta = (torch.zeros(u.shape, dtype=t.dtype, device=t.device) for t in (u, delta))
+        grad_B, grad_C = (rates.new_zeros(splits, *tensor.shape) for tensor in (B, C))
+        grad_z = None if z is None else torch.zeros(z.shape, dtype=z.dtype, device=z.device)
+        grad_skip = None if skip is None else rates.new_empty(len(u), u.shape[2])
+        written = (kept, later, grad_u, grad_delta, grad_A, grad_B, grad_C, grad_z, grad_skip, splits)
+        launch(scan_backward, (len(u), splits), inputs, grad_out.contiguous(), written, *ctx.options)
+        return (
+            grad_u,
+            grad_delta,
+            grad_A.sum(dim=0).t().to(ctx.types),
+            grad_B.sum(dim=0).to(B.dtype),
+            grad_C.sum(dim=0).to(C.dtype),
+            grad_z,
+            None if skip is None else grad_skip.sum(dim=0).to(skip.dtype),
+            None if bias is None else grad_delta.sum(dim=(0, 1), dtype=torch.float32).to(bias.dtype),
+            *(None,) * 3,
+        )
+
+
+def launch(kernel, grid, inputs, out: Tensor, written, softplus: bool, last_only: bool) -> None:
+    """Start `scan_forward` or `scan_backward`; `out` is the output, or its gradient."""
+    u, delta, _, B, C, z, skip, bias, _ = inputs
+    _, width, channels = u.shape
+    strides = []
+    for tensor in (u, delta, B, C, z, out):
+        strides += [0, 0] if tensor is None else [tensor.stride(0), tensor.stride(1) if tensor.dim() == 3 else 0]
+    nothing = inputs[0]  # in the place of a tensor that is not there: no kernel reads it
+    kernel[grid](
+        *(nothing if tensor is None else tensor for tensor in (*inputs, out, *written)),
+        width,
+        *strides,
+        **constants(channels, inputs[2].shape[0], softplus, skip is not None, z is not None, bias is not None, last_only),
+        num_warps=WARPS,
+    )
+
+
+def constants(channels: int, states: int, softplus: bool, skip: bool, gate: bool, bias: bool, last_only: bool) -> dict:
+    """What a kernel is compiled for."""
+    shape = {"D": channels, "N": states, "CHUNK": CHUNK, "BLOCK": BLOCK}
+    return {**shape, "SOFTPLUS": softplus, "SKIP": skip, "GATE": gate, "BIAS": bias, "LAST": last_only}
