@@ -97,7 +97,7 @@ def main():
             found = resources(compile_kernel(kernel, types, constants, arguments.capability, **options))
         except Exception as error:
             failed.append(name)
-            print(f"| {name} | {type(error).__name__}: {str(error)[:200]} |", flush=True)
+            print(f"| {name} | {type(error).__name__}: {str(error)[-400:]} |", flush=True)
             continue
         too_large = limit is not None and found["shared"] > limit
         failed += [name] * too_large

@@ -1,7 +1,10 @@
 """Time and peak memory of a training step of the selective scan, and how both grow with the length.
 
     python benchmarks/ops.py                    # the machine's GPU if there is one, else two CPU threads
-    python benchmarks/ops.py --rows 16 --candidates torch reference sliced --growth
+    python benchmarks/ops.py --rows 16 --plain-rows 4 --growth
+
+The first table compares the package's scans, the second, of fewer rows since it takes 25 to 100 times the memory, adds
+the time loop as it is usually written; both have the time of the exponentials alone beside them.
 
 The candidates run in turns in one process (A B C A B C ...) after a warm-up; the table has the median of each and the
 median of the ratios within a turn, with the range. Peak memory is that of a process of its own, above what the inputs
@@ -139,6 +142,23 @@ def compare(names, shape, device, turns, threads):
         )
 
 
+def exponentials(shape, device, turns):
+    """A Markdown line: the time of the two powers of each number that a training step takes, in a buffer in cache."""
+    rows, length, channels, states = shape
+    buffer = torch.rand(min(2**18, rows * channels * states), device=device).neg_()
+    result = torch.empty_like(buffer)
+    passes = max(1, 2 * rows * length * channels * states // len(buffer))
+    seconds = []
+    for _ in range(turns):
+        _wait(device)
+        start = time.perf_counter()
+        for _ in range(passes):
+            torch.exp2(buffer, out=result)
+        _wait(device)
+        seconds.append(time.perf_counter() - start)
+    yield f"| exponentials alone | {1000 * statistics.median(seconds):.0f} | | |"
+
+
 def grow(name, lengths, shape, device, turns, threads):
     """Markdown lines: time and peak memory at each length, in all and a position."""
     yield f"| L | {name}: ms | us a position | peak MiB | KiB a position |"
@@ -167,6 +187,7 @@ def main():
     parser.add_argument("--states", type=int, default=32)
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--candidates", nargs="+", choices=CANDIDATES)
+    parser.add_argument("--plain-rows", type=int, default=8, help="of the table with the usual time loop; 0: none")
     parser.add_argument("--growth", type=int, nargs="*", default=[50, 100, 200, 400, 800, 1600, 3200])
     parser.add_argument("--growth-rows", type=int, help="default 256 on a GPU, 16 on a CPU")
     arguments = parser.parse_args()
@@ -184,6 +205,15 @@ def main():
     print(f"B={rows}, L={arguments.length}, D={shape[2]}, N={shape[3]}\n")
     for line in compare(names, shape, device, arguments.turns, arguments.threads):
         print(line, flush=True)
+    for line in exponentials(shape, device, arguments.turns):
+        print(line, flush=True)
+    if arguments.plain_rows:
+        shape = (arguments.plain_rows, *shape[1:])
+        print(f"\nWith the usual time loop, B={shape[0]}\n")
+        for line in compare(["torch", "reference", "sliced"], shape, device, 1, arguments.threads):
+            print(line, flush=True)
+        for line in exponentials(shape, device, arguments.turns):
+            print(line, flush=True)
     if arguments.growth:
         rows = arguments.growth_rows or (256 if on_gpu else 16)
         print(f"\nGrowth, B={rows}\n")

@@ -4,6 +4,8 @@ import contextlib
 import json
 import math
 import os
+import shutil
+import socket
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -14,7 +16,7 @@ from recbole_glintru import compat_tuning, search_space, search_trial
 from recbole_glintru.launcher import UserError
 
 METRIC, TIME = "best_valid_score", "epoch"  # what a trial reports after an epoch
-DESCRIPTION = "search.json"
+DESCRIPTION, CHECKPOINTS = "search.json", "checkpoints"  # in the folder of the search
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ def search(
             (folder / DESCRIPTION).write_text(json.dumps(description, indent=1), encoding="utf-8")
         print(f"If it is interrupted, the same command with --resume={folder} goes on.", file=sys.stderr)
         analysis = tune.run(
-            tune.with_parameters(_trial, fixed=fixed, space=space, gpus=gpus),
+            tune.with_parameters(_trial, fixed=fixed, space=space, gpus=gpus, scratch=str(folder / CHECKPOINTS)),
             name=folder.name,
             storage_path=str(folder.parent),
             config={parameter.name: parameter.for_ray(grid) for parameter in space},
@@ -94,10 +96,17 @@ def search(
             resume="AUTO" if resume else False,
             verbose=1,
         )
+        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # Ray ends the processes of bad trials as they are
         return _finished(analysis.trials, space, wanted)
 
 
-def _trial(parameters: dict[str, Any], fixed: search_trial.Fixed, space: list[search_space.Parameter], gpus: float):
+def _trial(
+    parameters: dict[str, Any],
+    fixed: search_trial.Fixed,
+    space: list[search_space.Parameter],
+    gpus: float,
+    scratch: str,
+) -> None:
     """What a worker of Ray's runs: a function of the package, so that the package imports itself there."""
     drawn = {parameter.name: parameter.plain(parameters[parameter.name]) for parameter in space}
     # RecBole overwrites CUDA_VISIBLE_DEVICES with gpu_id, 0 by default: every trial would go to the first GPU.
@@ -108,7 +117,8 @@ def _trial(parameters: dict[str, Any], fixed: search_trial.Fixed, space: list[se
         epochs.append(epoch)
         compat_tuning.report(**{TIME: epoch, METRIC: score})
 
-    result = search_trial.run(fixed, drawn, report, scratch=os.getcwd())  # Ray has made that the trial's own folder
+    os.makedirs(scratch, exist_ok=True)
+    result = search_trial.run(fixed, drawn, report, scratch)
     compat_tuning.report(**{**result, TIME: max(epochs, default=0) + 1})
 
 
@@ -172,13 +182,21 @@ def _ray(ray, address: Optional[str]) -> Iterator[None]:
         ray.init("local", include_dashboard=False)  # without "local" it takes a cluster that it finds, dead or alive
     else:
         try:
+            _reach(address)
             ray.init(address)
-        except (ConnectionError, ValueError) as error:
+        except (OSError, ValueError) as error:
             raise UserError(f"--address={address}: {error}") from None
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _reach(address: str) -> None:
+    """Raise OSError unless something listens at HOST:PORT: Ray would try for minutes."""
+    host, _, port = address.rpartition("/")[2].rpartition(":")
+    if port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def _gpus(ray, resources: Resources) -> float:

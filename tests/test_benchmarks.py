@@ -213,11 +213,25 @@ def test_real_data(tmp_path, no_memory):
     assert row["evaluation"]["measured_batches"] == row["evaluation"]["batches"] == 3
 
 
-def test_ctrl_c_writes_what_there_is(tmp_path, tiny_shape, monkeypatch, capsys):
+def test_what_does_not_fit_is_not_run(tmp_path, tiny_shape, monkeypatch):
+    def peak(model, *_):
+        return memory.Peak(None, memory.OUT_OF_MEMORY) if isinstance(model, PlainGLINTRU) else memory.Peak(10.0)
+
+    monkeypatch.setattr(memory, "peak", peak)
+    monkeypatch.setattr(PlainGLINTRU, "calculate_loss", pytest.fail)
+    options = ["--shape", "tiny", "--device", "cpu", "--turns", "1", "--batch_size", "16", "--output", str(tmp_path)]
+    assert efficiency.main([*options, "--models", "GLINTRU-plain"]) == 0
+    rows = results(tmp_path)["tiny shape"]["rows"]
+    assert rows["GLINTRU-plain"]["memory"]["reason"] == "out of memory"
+    assert "training" not in rows["GLINTRU-plain"] and rows["GLINTRU"]["training"]["ms"] > 0
+    assert "out of memory |" in (tmp_path / "efficiency-cpu.md").read_text()
+
+
+def test_ctrl_c_writes_what_there_is(tmp_path, tiny_shape, no_memory, monkeypatch, capsys):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(memory, "peak", interrupt)
+    monkeypatch.setattr(table, "loader_seconds", interrupt)
     options = ["--shape", "tiny", "--device", "cpu", "--batch_size", "16", "--models", "GLINTRU"]
     assert efficiency.main([*options, "--output", str(tmp_path)]) == 130
     section = results(tmp_path)["tiny shape"]

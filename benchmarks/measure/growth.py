@@ -141,7 +141,7 @@ class Growth:
         peak = memory.peak(model, batch, self.device)
         point["parameters"] = sum(parameter.numel() for parameter in model.parameters())
         point.update(mebibytes=peak.mebibytes, reason=peak.reason)
-        return (model, memory.new_optimiser(model), batch) if peak.reason != "out of memory" else None
+        return (model, memory.new_optimiser(model), batch) if peak.reason != memory.OUT_OF_MEMORY else None
 
     def _race(self, lanes, value):
         races = {kind: timing.Race("", self.device) for kind in ("training", "scoring")}

@@ -37,10 +37,11 @@ class LoaderShare:
         self.budget, self.advance = budget, advance
         self.rows: dict[str, dict[str, Any]] = {}
         self._fingerprints: dict[str, tuple[int, ...]] = {}
+        self._numbers: dict[str, int] = {}
         self.notes = [
             "`in all` is wall-clock time of the loop, the start of worker processes included; `loader alone` is the "
             "same loop without a model. With workers both run at once, if there are cores for it.",
-            "`same batches`: in every column and row those of the first setting, under one seed.",
+            "`same batches`: the first one, under one seed, is that of the loader without workers.",
         ]
 
     def run(self) -> None:
@@ -82,7 +83,9 @@ class LoaderShare:
         loader = make_loader()
         begin = time.perf_counter()
         fingerprint = _fingerprint(next(iter(FirstBatches(loader, 1))))
-        number = max(1, min(len(loader), int(self.seconds / max(time.perf_counter() - begin, 1e-6) / 3)))
+        start = time.perf_counter() - begin  # the first batch, and the start of the workers, once in an epoch
+        number = self._numbers.setdefault(kind, max(2, int(self.seconds / start / 3)))  # those of the first setting
+        number = min(number, len(loader))
 
         def alone():
             for _ in FirstBatches(make_loader(), number):
@@ -101,10 +104,10 @@ class LoaderShare:
         total, loading = timing.seconds(in_all, device), timing.seconds(alone, device)
         first = self._fingerprints.setdefault(kind, fingerprint)
         same = "yes" if first == fingerprint else "histories alone" if first[0] == fingerprint[0] else "no"
-        scale = batches / number
+        scale = (batches - 1) / max(1, number - 1)
         return {
-            "in all, s": total * scale,
-            "loader alone, s": loading * scale,
+            "in all, s": start + max(0.0, total - start) * scale,
+            "loader alone, s": start + max(0.0, loading - start) * scale,
             "share": f"{100 * min(1.0, loading / total):.0f} %",
             "measured batches": f"{number} of {batches}",
             "same batches": same,

@@ -15,6 +15,7 @@ from typing import NamedTuple, Optional
 
 import torch
 
+OUT_OF_MEMORY = "out of memory"
 PRELOADED = [  # what takes seconds to import, once for all processes
     "torch",
     "recbole_glintru.accelerate",
@@ -78,7 +79,7 @@ def _peak_of_allocator(model, batch, device):
         torch.cuda.synchronize(device)
         return Peak((torch.cuda.max_memory_allocated(device) - before + parameters) / 2**20)
     except torch.cuda.OutOfMemoryError:
-        return Peak(None, "out of memory")
+        return Peak(None, OUT_OF_MEMORY)
     finally:
         model.zero_grad(set_to_none=True)
         torch.cuda.empty_cache()
@@ -108,7 +109,7 @@ def _peak_of_process(model, batch, share_of_free):
         except EOFError:  # it ended without an answer
             process.join()
             killed = process.exitcode == -signal.SIGKILL
-            return Peak(None, "out of memory" if killed else f"its process ended with status {process.exitcode}")
+            return Peak(None, OUT_OF_MEMORY if killed else f"its process ended with status {process.exitcode}")
         finally:
             process.join()
 
@@ -138,7 +139,7 @@ def _measure(sender, file, threads, limit):
         sender.send(((_status("VmHWM") - before) / 2**20, None))
     except (MemoryError, RuntimeError) as error:
         text = str(error)
-        sender.send((None, "out of memory" if not text or "memory" in text else text.partition("\n")[0][:100]))
+        sender.send((None, OUT_OF_MEMORY if not text or "memory" in text else text.partition("\n")[0][:100]))
     except KeyboardInterrupt:
         pass
 

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
@@ -41,7 +42,7 @@ class Cell:
     def name(self) -> str:
         """Readable, and good for a file: `GLINTRU,kernel_size=5,seed=666`."""
         parts = [self.model, *(f"{key}={value}" for key, value in self.changes), f"seed={self.seed}"]
-        return ",".join(part.replace("/", "_").replace(" ", "") for part in parts)
+        return re.sub(r"[^\w.,=+-]", "", ",".join(parts))
 
     def settings(self) -> dict[str, Any]:
         """All that the cell sets above RecBole's and the model's own defaults."""

@@ -34,9 +34,10 @@ def parser() -> Parser:
     made.add_argument("--help", "-h", action="store_true")
     made.add_argument("table", nargs="?")
     made.add_argument("description", nargs="?", help="of one cell, in JSON: what the scheduler starts processes with")
-    for name in ("dataset", "protocol", "models", "values", "budget", "data_path", "scratch", "reading"):
+    for name in ("dataset", "protocol", "models", "values", "budget", "data_path", "scratch"):
         made.add_argument(f"--{name}")
     made.add_argument("--results", default=str(RESULTS))
+    made.add_argument("--reading", default="fixed")
     for name, default in (("seeds", 3), ("jobs", 1), ("threads", None), ("parent", None)):
         made.add_argument(f"--{name}", type=int, default=default)
     made.add_argument("--report", action="store_true")
@@ -59,11 +60,12 @@ def main(arguments: list[str], help_text: str = "") -> int:
         if options.help:
             print(help_text)
             return 0
-        if options.table == "cell":
+        if options.table == "cell" and options.description:
             return run_one(options)
+        words = launcher.parse_settings(words, USAGE)
         if options.table == "table1":
-            return table1(options)
-        return reproduce(options, launcher.parse_settings(words, USAGE))
+            return table1(options, words)
+        return reproduce(options, words)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return scheduling.MISTAKE
@@ -97,20 +99,13 @@ def run_one(options) -> int:
 
 def reproduce(options, words: dict[str, str]) -> int:
     """A table or figure: run what is missing, then report."""
-    if options.table is None:
-        raise UserError(f"which table? One of {', '.join(TABLES)}.\nusage: {USAGE}")
-    if options.table not in TABLES:
-        raise UserError(f"'{options.table}' is no table: {_nearest(options.table, TABLES)}")
-    for name in ("seeds", "jobs", "threads"):
-        if getattr(options, name) is not None and getattr(options, name) < 1:
-            raise UserError(f"--{name}={getattr(options, name)}: must be at least 1.")
-    reading = options.reading or "fixed"
-    if reading not in READINGS:
-        raise UserError(f"--reading={reading}: must be one of {', '.join(READINGS)}.")
+    _check(options)
     name, (changes, own) = options.table, _changes(words)
-    experiment = grids.EXPERIMENTS.get(name)
-    dataset = options.dataset or (experiment.dataset if experiment else "amazon-beauty")
+    experiment = grids.EXPERIMENTS[name]
+    dataset = options.dataset or experiment.dataset
     applied = _protocol(options.protocol, dataset)
+    variants = _variants(name, _models(options.models), _values(options.values, name), own)
+    seeds = _seeds(changes.pop("seed", protocol.settings(applied, variants[0].model)["seed"]), options.seeds)
     place = scheduling.Place(
         Store(Path(options.results)),
         Path(options.scratch or _scratch()),
@@ -119,15 +114,12 @@ def reproduce(options, words: dict[str, str]) -> int:
         options.threads or max(1, _cores() // options.jobs),
         seconds(options.budget),
     )
-    variants = _variants(name, _models(options.models), _values(options.values, name), own)
-    first = changes.pop("seed", protocol.settings(applied, variants[0].model)["seed"])
-    if not isinstance(first, int):
-        raise UserError(f"--seed={first}: must be a whole number.")
-    seeds = [first + number for number in range(options.seeds)]
-    # The first seed of every model comes before the second of any.
-    cells = [cell for seed in seeds for one in variants for cell in grids.cells(one, dataset, applied, [seed], changes)]
     left = []
     if not options.report:
+        # The first seed of every model comes before the second of any.
+        cells = [
+            one for seed in seeds for row in variants for one in grids.cells(row, dataset, applied, [seed], changes)
+        ]
         scheduling.check_fresh(cells, place.store, options.replace)
         _check_settings(cells, words, place.data_path)
         left = scheduling.run(cells, place)
@@ -135,16 +127,19 @@ def reproduce(options, words: dict[str, str]) -> int:
 
     every = _variants(name, list(grids.ALL) if experiment.kind == "models" else None, None, own)
     every += [one for one in variants if one not in every]
-    print(report.write(name, dataset, applied, changes, place, every, seeds, reading))
+    print(report.write(name, dataset, applied, changes, place, every, seeds, options.reading))
     for line in left:
         print(f"not done: {line}", file=sys.stderr)
     return 1 if left else 0
 
 
-def table1(options) -> int:
+def table1(options, words: dict[str, str]) -> int:
     """Statistics of the data sets, the paper's unless one is named."""
     from reproduction import statistics_of_data
 
+    _check(options)
+    if words:
+        raise UserError(f"--{next(iter(words))}: table1 takes --dataset, --protocol, --data_path and --results.")
     names = [options.dataset] if options.dataset else list(statistics_of_data.IN_THE_PAPER)
     applied = {name: _protocol(options.protocol, name) for name in names}
     print(statistics_of_data.write(applied, Path(options.data_path or "dataset"), Path(options.results)))
@@ -163,6 +158,26 @@ def table3(arguments: list[str]) -> int:
 
 
 # ------------------------------------------------------------------------------------------------ what the user said
+
+
+def _check(options) -> None:
+    if options.table is None:
+        raise UserError(f"which table? One of {', '.join(TABLES)}.\nusage: {USAGE}")
+    if options.table not in TABLES:
+        raise UserError(f"'{options.table}' is no table: {_nearest(options.table, TABLES)}")
+    if options.description is not None:
+        raise UserError(f"'{options.description}' is no option; a data set is named by --dataset.")
+    for name in ("seeds", "jobs", "threads"):
+        if getattr(options, name) is not None and getattr(options, name) < 1:
+            raise UserError(f"--{name}={getattr(options, name)}: must be at least 1.")
+    if options.reading not in READINGS:
+        raise UserError(f"--reading={options.reading}: must be one of {', '.join(READINGS)}.")
+
+
+def _seeds(first: Any, number: int) -> list[int]:
+    if isinstance(first, bool) or not isinstance(first, int) or first < 0:
+        raise UserError(f"--seed={first}: must be a whole number.")
+    return [first + more for more in range(number)]
 
 
 def seconds(text: Optional[str]) -> float:

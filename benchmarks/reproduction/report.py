@@ -1,6 +1,7 @@
 """The report of a table or figure: Markdown and a picture, from the results that are there."""
 
 import math
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Optional
@@ -75,7 +76,7 @@ def efficiency_in_the_paper() -> str:
 
 def report_file(folder: Path, name: str, dataset: str, changes: dict[str, Any]) -> Path:
     settings = "".join(f",{key}={value}" for key, value in sorted(changes.items()))
-    return Path(folder, f"{name}-{dataset}{settings}.md".replace("/", "_").replace(" ", ""))
+    return Path(folder, re.sub(r"[^\w.,=+-]", "", f"{name}-{dataset}{settings}.md"))
 
 
 def named_readings(row: Row) -> dict[str, str]:

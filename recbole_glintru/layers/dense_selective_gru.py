@@ -97,7 +97,8 @@ class DenseSelectiveGRU(nn.Module):
             `[B, d]`.
         """
         window = window_before(last, self.output_conv.kernel_size[0], past_only=self.mask_padding)
-        gated = self._gated(*(layout.at(states, window) for states in (c, self.gru(c, layout))))
+        h, c = self.gru.at(c, layout, window)
+        gated = self._gated(c, h)
         return self.output_conv.at_centre(gated * layout.contains(window).unsqueeze(-1))
 
     def _gated(self, c: Tensor, h: Tensor) -> Tensor:

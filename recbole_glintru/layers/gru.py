@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from recbole_glintru.ops import gru_kernels
-from recbole_glintru.ops.gru import gru_reference, packed_gru
+from recbole_glintru.ops.gru import gru_reference, packed_gru, packed_gru_at
 from recbole_glintru.ops.layouts import Layout, Packed
 from recbole_glintru.ops.precision import at_least_float32, float32_region
 from recbole_glintru.ops.tracing import is_compiling, is_traced
@@ -53,6 +53,25 @@ class GRU(nn.Module):
                 else:  # the compiler knows no torch.gru
                     x = gru_reference(x, layout.lengths, *weights)
             return x
+
+    def at(self, x: Tensor, layout: Layout, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """The states of the last layer, and the inputs of the first, at some positions of each history.
+
+        Args:
+            x: `[*P, d]`.
+            layout: where those positions are.
+            positions: `[B, T] int64`.
+
+        Returns:
+            `[B, T, d]` each; for a position that the history does not have it means nothing.
+        """
+        if self.num_layers > 1 or not isinstance(layout, Packed):
+            return layout.at(self(x, layout), positions), layout.at(x, positions)
+        with float32_region(x):
+            states, inputs = packed_gru_at(
+                at_least_float32(x), layout.counts, layout.places(positions).flatten(), *self.all_weights[0]
+            )
+            return states.unflatten(0, positions.shape), inputs.unflatten(0, positions.shape)
 
     def _whole(self, x: Tensor) -> Tensor:
         """All positions `[B, L, d]`, by PyTorch: cuDNN on a GPU."""

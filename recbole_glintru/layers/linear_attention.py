@@ -6,10 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recbole_glintru.ops.layouts import Layout
+from recbole_glintru.ops.layouts import NORM_FLOOR, Layout
 from recbole_glintru.ops.precision import at_least_float32, float32_region
-
-NORM_FLOOR = 1e-12  # below it a vector counts as zero, and its normalised value is zero instead of NaN
 
 
 class LinearAttention(nn.Module):
@@ -50,10 +48,8 @@ class LinearAttention(nn.Module):
             return layout.arrange(torch.einsum("blhe,bhef->blhf", query, sums).flatten(-2))
 
     def keys_and_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """elu(K) and V, `[..., d]` -> two of `[..., h, d/h]`, in float32 under autocast."""
-        key, value = self._heads(self.key, x), self._heads(self.value, x)
-        with float32_region(x):
-            return F.elu(key), value
+        """K, before ELU, and V: `[..., d]` -> two of `[..., h, d/h]`, in float32 under autocast."""
+        return self._heads(self.key, x), self._heads(self.value, x)
 
     def at_query(self, key: Tensor, value: Tensor, layout: Layout, queries: Tensor) -> Tensor:
         """One query a history, which sees every position of it.
@@ -70,11 +66,8 @@ class LinearAttention(nn.Module):
         with float32_region(queries):
             query = _unit(F.elu(query)) / math.sqrt(query.shape[-1])
             if self.key_norm == "sequence":
-                query = query / _sequence_norm(layout.collect(key.square()), layout.lengths)
-            weights = (layout.spread(query) * key).sum(dim=-1)
-            if self.key_norm == "position":
-                weights = weights / torch.linalg.vector_norm(key, dim=-1).clamp(min=NORM_FLOOR)
-            return layout.collect(weights.unsqueeze(-1) * value).flatten(-2)
+                query = query / _sequence_norm(layout.collect(F.elu(key).square()), layout.lengths)
+            return layout.attend(query, key, value, normalise=self.key_norm == "position").flatten(-2)
 
     def _heads(self, linear: nn.Linear, x: Tensor) -> Tensor:
         return at_least_float32(linear(x)).unflatten(-1, (self.n_heads, -1))  # [..., h, d/h]

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from recbole_glintru.ops.layouts import blocks
+from recbole_glintru.ops.pieces import blocks
 
 _sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
 _tanh_backward = torch.ops.aten.tanh_backward.grad_input
@@ -61,11 +61,34 @@ def packed_gru(
     bias_hh: Optional[Tensor] = None,
 ) -> Tensor:
     """The states of one GRU layer in the layout `layouts.Packed`, whose `counts` these are: `[N, in]` -> `[N, d]`."""
-    return _PackedGRU.apply(x, weight_ih, weight_hh, bias_ih, bias_hh, counts)
+    return _PackedGRU.apply(x, weight_ih, weight_hh, bias_ih, bias_hh, counts, None)
+
+
+def packed_gru_at(
+    x: Tensor,
+    counts: list[int],
+    places: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Optional[Tensor] = None,
+    bias_hh: Optional[Tensor] = None,
+) -> tuple[Tensor, Tensor]:
+    """The states, and the inputs, at some places alone; no gradient of the size of all others is made.
+
+    Args:
+        x: `[N, in]`, packed.
+        counts: how many histories have each step.
+        places: `[M] int64`, rows of x.
+        weight_ih, weight_hh, bias_ih, bias_hh: as in `gru_reference`.
+
+    Returns:
+        The states `[M, d]` and the inputs `[M, in]`.
+    """
+    return _PackedGRU.apply(x, weight_ih, weight_hh, bias_ih, bias_hh, counts, places)
 
 
 class _PackedGRU(torch.autograd.Function):
-    """x `[N, in]`, packed, to states `[N, d]`.
+    """x `[N, in]`, packed, to states `[N, d]`, or to states and inputs at `places` `[M]`.
 
     One product for the inputs of all steps; then each step adds its own product where the input's stands, in place.
     The backward pass, which touches each block of memory once while it is in the cache, turns what the forward pass
@@ -73,24 +96,28 @@ class _PackedGRU(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x, weight_ih, weight_hh, bias_ih, bias_hh, counts):
-        states, ctx.kept = _run(x, weight_ih, weight_hh, bias_ih, bias_hh, counts)
+    def forward(ctx, x, weight_ih, weight_hh, bias_ih, bias_hh, counts, places):
+        ctx.kept = states, *_ = _run(x, weight_ih, weight_hh, bias_ih, bias_hh, counts)
         ctx.counts = counts
-        ctx.save_for_backward(x, weight_ih, weight_hh, bias_ih, bias_hh, states)
-        return states
+        ctx.save_for_backward(x, weight_ih, weight_hh, bias_ih, bias_hh, places)
+        return states if places is None else (states[places], x[places])
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad_states):
-        x, weight_ih, weight_hh, bias_ih, bias_hh, states = ctx.saved_tensors
+    def backward(ctx, grad_states, grad_inputs=None):
+        x, weight_ih, weight_hh, bias_ih, bias_hh, places = ctx.saved_tensors
         kept, ctx.kept = ctx.kept, None
         if kept is None:  # a second pass through a retained graph
-            _, kept = _run(x, weight_ih, weight_hh, bias_ih, bias_hh, ctx.counts)
+            kept = _run(x, weight_ih, weight_hh, bias_ih, bias_hh, ctx.counts)
+        states, *kept = kept
         before = _states_before(states, ctx.counts)
-        grad_gates, grad_candidate, grad_recurrent = _into_gradients(kept, before, grad_states, weight_hh, ctx.counts)
+        arriving = _dense(grad_states) if places is None else _sparse(grad_states, places, ctx.counts)
+        grad_gates, grad_candidate, grad_recurrent = _into_gradients(kept, before, arriving, weight_hh, ctx.counts)
 
         d = weight_hh.shape[1]
         grad_x = (grad_gates @ weight_ih[: 2 * d]).addmm_(grad_candidate, weight_ih[2 * d :])
+        if places is not None:
+            grad_x.index_add_(0, places, grad_inputs)
         grad_weight_ih = torch.cat([grad_gates.T @ x, grad_candidate.T @ x])
         grad_weight_hh = torch.cat([grad_gates.T @ before, grad_recurrent.T @ before])
         grad_bias_ih = grad_bias_hh = None
@@ -98,11 +125,34 @@ class _PackedGRU(torch.autograd.Function):
             of_gates = grad_gates.sum(dim=0)
             grad_bias_ih = torch.cat([of_gates, grad_candidate.sum(dim=0)])
             grad_bias_hh = torch.cat([of_gates, grad_recurrent.sum(dim=0)])
-        return grad_x, grad_weight_ih, grad_weight_hh, grad_bias_ih, grad_bias_hh, None
+        return grad_x, grad_weight_ih, grad_weight_hh, grad_bias_ih, grad_bias_hh, None, None
+
+
+def _dense(grad_states):
+    """Adds to the gradient of the states of one step, `[rows, d]`, what arrives there: here at all of them."""
+
+    def add(grad_h, number, step):
+        grad_h.add_(grad_states[step])
+
+    return add
+
+
+def _sparse(grad_states, places, counts):
+    """The same of gradients that arrive at `places` alone."""
+    places, order = torch.sort(places)
+    grad_states = grad_states[order]
+    steps = blocks(counts)
+    borders = torch.searchsorted(places, torch.tensor([step.start for step in steps] + [steps[-1].stop])).tolist()
+
+    def add(grad_h, number, step):
+        some = slice(borders[number], borders[number + 1])
+        grad_h.index_add_(0, places[some] - step.start, grad_states[some])
+
+    return add
 
 
 def _run(x, weight_ih, weight_hh, bias_ih, bias_hh, counts):
-    """The states `[N, d]`, and what the gradients need besides: r and z `[N, 2d]`, c `[N, d]`, h W_hn `[N, d]`."""
+    """The states `[N, d]`, and what the gradients need besides: r and z `[N, 2d]`, c and h W_hn `[N, d]` each."""
     d = weight_hh.shape[1]
     has_bias = bias_ih is not None
     reset_update = F.linear(x, weight_ih[: 2 * d], bias_ih[: 2 * d] + bias_hh[: 2 * d] if has_bias else None)
@@ -121,7 +171,7 @@ def _run(x, weight_ih, weight_hh, bias_ih, bias_hh, counts):
             torch.mm(h, to_recurrent, out=recurrent[step])
         c = candidate[step].addcmul_(gates[:, :d], recurrent[step]).tanh_()
         h = torch.lerp(c, h, gates[:, d:], out=states[step])
-    return states, (reset_update, candidate, recurrent)
+    return states, reset_update, candidate, recurrent
 
 
 def _states_before(states, counts):
@@ -134,18 +184,21 @@ def _states_before(states, counts):
     return before
 
 
-def _into_gradients(kept, before, grad_states, weight_hh, counts):
-    """Turn r and z, c, h W_hn into the gradients of the sigmoids' arguments, of the tanh's argument and of h W_hn."""
+def _into_gradients(kept, before, arriving, weight_hh, counts):
+    """Turn r and z, c, h W_hn into the gradients of the sigmoids' arguments, of the tanh's argument and of h W_hn.
+
+    `arriving(grad_h, number, step)` adds to the gradient of a step's states what does not come from the later steps.
+    """
     reset_update, candidate, recurrent = kept
     d = weight_hh.shape[1]
-    grad_h = grad_states.new_zeros(counts[0], d)  # from the later steps
-    total, kept_part, scratch = (torch.empty_like(grad_h) for _ in range(3))
-    for step in reversed(blocks(counts)):
+    grad_h = before.new_zeros(counts[0], d)
+    kept_part, scratch = torch.empty_like(grad_h), torch.empty_like(grad_h)
+    for number, step in reversed(list(enumerate(blocks(counts)))):
         rows = step.stop - step.start
         gates, c, hidden = reset_update[step], candidate[step], recurrent[step]
         r, z = gates[:, :d], gates[:, d:]
-        grad, buffer = total[:rows], scratch[:rows]
-        torch.add(grad_states[step], grad_h[:rows], out=grad)
+        grad, buffer = grad_h[:rows], scratch[:rows]
+        arriving(grad, number, step)
         torch.sub(before[step], c, out=buffer).mul_(grad)
         past = torch.mul(grad, z, out=kept_part[:rows])
         _sigmoid_backward(buffer, z, grad_input=z)
@@ -153,5 +206,5 @@ def _into_gradients(kept, before, grad_states, weight_hh, counts):
         torch.mul(c, hidden, out=buffer)
         torch.mul(c, r, out=hidden)
         _sigmoid_backward(buffer, r, grad_input=r)
-        torch.addmm(past, gates, weight_hh[: 2 * d], out=grad_h[:rows]).addmm_(hidden, weight_hh[2 * d :])
+        torch.addmm(past, gates, weight_hh[: 2 * d], out=grad).addmm_(hidden, weight_hh[2 * d :])
     return reset_update, candidate, recurrent

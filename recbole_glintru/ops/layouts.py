@@ -19,7 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from recbole_glintru.ops.packed_attention import NORM_FLOOR, packed_attention
 from recbole_glintru.ops.packed_convolution import packed_convolution
+from recbole_glintru.ops.pieces import blocks
 from recbole_glintru.ops.tracing import is_traced
 
 
@@ -89,6 +91,22 @@ class Padded:
         padded = F.pad(products * self._mask_for(products), (0, 0, 0, 0, reach, reach))
         return sum(padded[:, j : j + self.length, j] for j in range(len(taps)))
 
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, normalise: bool) -> Tensor:
+        """Linear attention of one query a history: sum_t (q . elu(k_t) / n_t) v_t over its positions.
+
+        Args:
+            query: `[B, h, e]`, of h heads; key, value: `[*P, h, e]`.
+            normalise: n_t is the length of elu(k_t); otherwise 1.
+
+        Returns:
+            `[B, h, e]`.
+        """
+        key = F.elu(key)
+        weights = (self.spread(query) * key).sum(dim=-1)
+        if normalise:
+            weights = weights / torch.linalg.vector_norm(key, dim=-1).clamp(min=NORM_FLOOR)
+        return self.collect(weights.unsqueeze(-1) * value)
+
     def _mask_for(self, x: Tensor) -> Tensor:
         return self.mask.reshape(*self.mask.shape, *(1 for _ in x.shape[2:]))
 
@@ -136,25 +154,24 @@ class Packed:
         return (positions >= 0) & (positions < self.lengths.unsqueeze(1))
 
     def at(self, x: Tensor, positions: Tensor) -> Tensor:
+        return x[self.places(positions)]
+
+    def places(self, positions: Tensor) -> Tensor:
+        """Where positions of each history are: `[B, T] int64` -> `[B, T]`, 0 where the history has no such position."""
         ranks = torch.arange(len(positions)).unsqueeze(1)
         places = self.starts[positions.clamp(0, self.length - 1)] + ranks
-        return x[torch.where(self.contains(positions), places, 0)]
+        return torch.where(self.contains(positions), places, 0)
 
     def convolve(self, x: Tensor, taps: Tensor, biases: Tensor) -> Tensor:
         if taps.dtype != x.dtype:  # autocast: the input is a half-precision product, the parameters are not
             taps, biases = taps.to(x.dtype), biases.to(x.dtype)
         return packed_convolution(x, taps, biases, self.counts)
 
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, normalise: bool) -> Tensor:
+        return packed_attention(query, key, value, self.counts, normalise)
+
 
 Layout = Union[Padded, Packed]
-
-
-def blocks(counts: list[int]) -> list[slice]:
-    """Where each step of a packed tensor lies, from the number of histories that have it."""
-    starts = [0]
-    for count in counts:
-        starts.append(starts[-1] + count)
-    return [slice(start, stop) for start, stop in zip(starts, starts[1:])]
 
 
 def _spread(x, counts):

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from recbole_glintru.ops.pieces import blocks, pieces
+
 ELEMENTS = 1 << 20  # of the buffer: 4 MiB in float32
 
 
@@ -57,27 +59,20 @@ class _PackedConvolution(torch.autograd.Function):
 def _windows(x: Tensor, counts: list[int], taps: int, ones: bool) -> Iterator[tuple[slice, Tensor]]:
     """Rows of x and the positions around each, `[rows, taps * (in + ones)]`; the buffer is used again for the next."""
     width = x.shape[1]
-    starts = [0]
-    for count in counts:
-        starts.append(starts[-1] + count)
-    most = max(counts[0], ELEMENTS // (taps * (width + ones)))
-    buffer = x.new_empty(min(most, len(x)), taps, width + ones)
-    first = 0
-    while first < len(counts):
-        behind = first + 1
-        while behind < len(counts) and starts[behind + 1] - starts[first] <= most:
-            behind += 1
-        rows = slice(starts[first], starts[behind])
+    where = blocks(counts)
+    parts = pieces(counts, ELEMENTS // (taps * (width + ones)))
+    buffer = x.new_empty(max(rows.stop - rows.start for rows, _ in parts), taps, width + ones)
+    for rows, steps in parts:
         window = buffer[: rows.stop - rows.start]
         if ones:
             window[..., -1] = 1
-        for step in range(first, behind):
-            here = window[starts[step] - rows.start : starts[step + 1] - rows.start]
+        for step in steps:
+            here = window[where[step].start - rows.start : where[step].stop - rows.start]
             for tap in range(taps):
                 there = step + tap - taps // 2
                 found = min(counts[step], counts[there]) if 0 <= there < len(counts) else 0
-                here[:found, tap, :width] = x[starts[there] : starts[there] + found] if found else 0
+                if found:
+                    here[:found, tap, :width] = x[where[there].start : where[there].start + found]
                 if found < counts[step]:
                     here[found:, tap] = 0
         yield rows, window.flatten(1)
-        first = behind

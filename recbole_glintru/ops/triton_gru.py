@@ -37,9 +37,7 @@ SHARED_MEMORY = 232_448  # bytes that a program may take on Hopper
 def _tanh(x, APPROXIMATE: tl.constexpr):
     """`APPROXIMATE` is one instruction of 11 correct bits, more than 16-bit factors have."""
     if APPROXIMATE:
-        return tl.inline_asm_elementwise(
-            "tanh.approx.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
-        )
+        return tl.inline_asm_elementwise("tanh.approx.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1)
     return 2 / (1 + tl.exp(-2 * x)) - 1
 
 
@@ -57,15 +55,24 @@ def _tile(tensor, j, across, WIDTH: tl.constexpr, mask):
 
 
 @triton.jit
-def _streamed(total, weight, operand, across, runs, D: tl.constexpr, WIDTH: tl.constexpr, P: tl.constexpr,
-              STRIDE_J: tl.constexpr, STRIDE_K: tl.constexpr, CHUNK: tl.constexpr):
+def _streamed(
+    total,
+    weight,
+    operand,
+    across,
+    runs,
+    D: tl.constexpr,
+    WIDTH: tl.constexpr,
+    P: tl.constexpr,
+    STRIDE_J: tl.constexpr,
+    STRIDE_K: tl.constexpr,
+    CHUNK: tl.constexpr,
+):
     """total + weight @ operand, both read in chunks: weight `[D, D]` with any strides, operand column `across`."""
     j = tl.arange(0, P)[:, None]
     for first in range(0, D, CHUNK):
         k = first + tl.arange(0, CHUNK)
-        factor = tl.load(
-            weight + j * STRIDE_J + k[None, :] * STRIDE_K, mask=(j < D) & (k[None, :] < D), other=0.0
-        )
+        factor = tl.load(weight + j * STRIDE_J + k[None, :] * STRIDE_K, mask=(j < D) & (k[None, :] < D), other=0.0)
         column = _tile(operand, k[:, None], across, WIDTH, runs & (k[:, None] < D))
         total = tl.dot(factor, column, total)
     return total

@@ -25,8 +25,7 @@ WARPS = 1  # no sum over channels then leaves a warp
 PROGRAMS = 4096  # of the backward pass, if there is work for them: four waves on an H100
 LOG2_E = 1 / math.log(2)
 # One compilation for all shapes.
-UNSPECIALISED = ["width", "u_row", "u_step", "delta_row", "delta_step", "B_row", "B_step", "C_row", "C_step", "z_row",
-                 "z_step", "out_row", "out_step"]  # fmt: skip
+UNSPECIALISED = ["width", "u_row", "u_step", "delta_row", "delta_step", "z_row", "z_step", "out_row", "out_step"]
 
 
 # ------------------------------------------------------------------------------------------------------------ kernels
@@ -68,7 +67,7 @@ def scan_forward(
     out,  # [B, L, D] or [B, D], written
     kept,  # [B, chunks, N, D], written: the state before each chunk but the first
     width,  # L
-    u_row, u_step, delta_row, delta_step, B_row, B_step, C_row, C_step, z_row, z_step, out_row, out_step,
+    u_row, u_step, delta_row, delta_step, z_row, z_step, out_row, out_step,
     D: tl.constexpr,
     N: tl.constexpr,
     CHUNK: tl.constexpr,
@@ -98,16 +97,18 @@ def scan_forward(
             drives += (step * along,)
             ys += (along * skips if SKIP else along * 0,)
         states = kept + (row * chunks + chunk) * N * D + channel
+        inputs = B + (row * width + first) * N
+        readouts = C + (row * N if LAST else (row * width + first) * N)
         for n in range(N):
             rate = tl.load(A + n * D + channel, mask=own, other=0.0) * 1.4426950408889634  # for powers of two
             state = tl.load(states + n * D, mask=channel < D * tl.minimum(chunk, 1), other=0.0)
             sums = ()
             for i in tl.static_range(CHUNK):
-                t = first + i
-                into = tl.load(B + row * B_row + t * B_step + n, mask=t < length, other=0.0).to(tl.float32)
+                now = first + i
+                into = tl.load(inputs + i * N + n, mask=now < length, other=0.0).to(tl.float32)
                 state = tl.exp2(steps[i] * rate) * state + drives[i] * into
-                reads = t == length - 1 if LAST else t < length
-                readout = tl.load(C + row * C_row + t * C_step + n, mask=reads, other=0.0).to(tl.float32)
+                is_read = now == length - 1 if LAST else now < length
+                readout = tl.load(readouts + (n if LAST else i * N + n), mask=is_read, other=0.0).to(tl.float32)
                 sums += (ys[i] + state * readout,)
             ys = sums
             tl.store(states + (N + n) * D, state, mask=own & (channel * 0 + chunk + 1 < chunks))
@@ -138,7 +139,7 @@ def scan_backward(
     grad_skip,  # [B, D]
     splits,
     width,
-    u_row, u_step, delta_row, delta_step, B_row, B_step, C_row, C_step, z_row, z_step, out_row, out_step,
+    u_row, u_step, delta_row, delta_step, z_row, z_step, out_row, out_step,
     D: tl.constexpr,
     N: tl.constexpr,
     CHUNK: tl.constexpr,
@@ -186,6 +187,10 @@ def scan_backward(
                 to_steps += (along * 0,)
                 to_drives += (along * 0,)
             states = kept + (row * chunks + chunk) * N * D + channel
+            inputs = B + (row * width + first) * N
+            to_inputs = grad_B + (share * width + first) * N
+            readouts = C + (row * N if LAST else (row * width + first) * N)
+            to_readouts = grad_C + (share * N if LAST else (share * width + first) * N)
             continued = channel < D * tl.minimum(back, 1)
             for n in range(N):
                 rate = tl.load(A + n * D + channel, mask=own, other=0.0)
@@ -193,10 +198,10 @@ def scan_backward(
                 decays, decayed, sums = (), (), ()
                 at_last = state * 0
                 for i in tl.static_range(CHUNK):
-                    t = first + i
-                    into = tl.load(B + row * B_row + t * B_step + n, mask=t < length, other=0.0).to(tl.float32)
-                    reads = t == length - 1 if LAST else t < length
-                    readout = tl.load(C + row * C_row + t * C_step + n, mask=reads, other=0.0).to(tl.float32)
+                    now = first + i
+                    into = tl.load(inputs + i * N + n, mask=now < length, other=0.0).to(tl.float32)
+                    is_read = now == length - 1 if LAST else now < length
+                    readout = tl.load(readouts + (n if LAST else i * N + n), mask=is_read, other=0.0).to(tl.float32)
                     decay = tl.exp2(steps[i] * (rate * 1.4426950408889634))
                     before = decay * state
                     state = before + drives[i] * into
@@ -206,32 +211,34 @@ def scan_backward(
                     if LAST:
                         at_last += state * to_ys[i]
                     else:
-                        place = grad_C + (share * width + t) * N + n
-                        total = tl.load(place, mask=(t < length) & (block > split), other=0.0)
-                        tl.store(place, total + tl.sum(state * to_ys[i], axis=0), mask=t < length)
+                        spot = to_readouts + i * N + n
+                        total = tl.load(spot, mask=(now < length) & (block > split), other=0.0)
+                        tl.store(spot, total + tl.sum(state * to_ys[i], axis=0), mask=now < length)
                 ys = sums
                 if LAST:  # zero in all chunks but the one that holds the last step, which comes first
-                    place = grad_C + share * N + n
-                    total = tl.load(place, mask=(block > split) | (back > 0), other=0.0)
-                    tl.store(place, total + tl.sum(at_last, axis=0))
+                    spot = to_readouts + n
+                    total = tl.load(spot, mask=(block > split) | (back > 0), other=0.0)
+                    tl.store(spot, total + tl.sum(at_last, axis=0))
 
                 passed = tl.load(later + behind + n * D, mask=continued, other=0.0)
                 to_rate = state * 0
                 new_steps, new_drives = (), ()  # the last step first
                 for k in tl.static_range(CHUNK):
-                    t = first + CHUNK - 1 - k
-                    into = tl.load(B + row * B_row + t * B_step + n, mask=t < length, other=0.0).to(tl.float32)
-                    reads = t == length - 1 if LAST else t < length
-                    readout = tl.load(C + row * C_row + t * C_step + n, mask=reads, other=0.0).to(tl.float32)
+                    now = first + CHUNK - 1 - k
+                    into = tl.load(inputs + (CHUNK - 1 - k) * N + n, mask=now < length, other=0.0).to(tl.float32)
+                    is_read = now == length - 1 if LAST else now < length
+                    readout = tl.load(readouts + (n if LAST else (CHUNK - 1 - k) * N + n), mask=is_read, other=0.0).to(
+                        tl.float32
+                    )
                     to_state = passed + to_ys[CHUNK - 1 - k] * readout
                     passed = to_state * decays[CHUNK - 1 - k]
                     to_exponent = to_state * decayed[CHUNK - 1 - k]
                     to_rate += to_exponent * steps[CHUNK - 1 - k]
                     new_steps += (to_steps[k] + to_exponent * rate,)
                     new_drives += (to_drives[k] + to_state * into,)
-                    place = grad_B + (share * width + t) * N + n
-                    total = tl.load(place, mask=(t < length) & (block > split), other=0.0)
-                    tl.store(place, total + tl.sum(to_state * drives[CHUNK - 1 - k], axis=0), mask=t < length)
+                    spot = to_inputs + (CHUNK - 1 - k) * N + n
+                    total = tl.load(spot, mask=(now < length) & (block > split), other=0.0)
+                    tl.store(spot, total + tl.sum(to_state * drives[CHUNK - 1 - k], axis=0), mask=now < length)
                 to_steps, to_drives = new_steps, new_drives
                 tl.store(later + behind + n * D, passed, mask=own)
                 total = tl.load(grad_A + behind + n * D, mask=continued, other=0.0)
@@ -300,7 +307,9 @@ def triton_scan(
     if lengths is None:
         lengths = torch.full((len(u),), u.shape[-1], device=u.device)
     u, delta, B, C, z = map(innermost, (u, delta, B, C, z))
-    out = _TritonScan.apply(u, delta, A, B, C, z, D, delta_bias, lengths, delta_softplus, last_only)
+    out = _TritonScan.apply(
+        u, delta, A, B.contiguous(), C.contiguous(), z, D, delta_bias, lengths, delta_softplus, last_only
+    )
     return out if last_only else out.transpose(1, 2)
 
 
@@ -348,17 +357,19 @@ class _TritonScan(torch.autograd.Function):
 
 def launch(kernel, grid, inputs, out: Tensor, written, softplus: bool, last_only: bool) -> None:
     """Start `scan_forward` or `scan_backward`; `out` is the output, or its gradient."""
-    u, delta, _, B, C, z, skip, bias, _ = inputs
+    u, delta, _, _, _, z, skip, bias, _ = inputs
     _, width, channels = u.shape
     strides = []
-    for tensor in (u, delta, B, C, z, out):
+    for tensor in (u, delta, z, out):
         strides += [0, 0] if tensor is None else [tensor.stride(0), tensor.stride(1) if tensor.dim() == 3 else 0]
     nothing = inputs[0]  # in the place of a tensor that is not there: no kernel reads it
     kernel[grid](
         *(nothing if tensor is None else tensor for tensor in (*inputs, out, *written)),
         width,
         *strides,
-        **constants(channels, inputs[2].shape[0], softplus, skip is not None, z is not None, bias is not None, last_only),
+        **constants(
+            channels, inputs[2].shape[0], softplus, skip is not None, z is not None, bias is not None, last_only
+        ),
         num_warps=WARPS,
     )
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from recbole_glintru.layers.gru import GRU
-from recbole_glintru.ops.gru import gru_reference, packed_gru
+from recbole_glintru.ops.gru import gru_reference, packed_gru, packed_gru_at
 from recbole_glintru.ops.layouts import Packed, Padded
 
 SHAPES = [(1, 1, 4), (1, 7, 3), (3, 1, 8), (17, 5, 6), (63, 20, 5), (2, 65, 32)]
@@ -64,6 +64,27 @@ def test_a_retained_graph_gives_the_same_gradients_again(bias):
         torch.testing.assert_close(one, other)
 
 
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("rows, length, d", SHAPES)
+def test_at_some_places(rows, length, d, bias):
+    """As the states and inputs of all places give it; some places asked for twice, some not at all."""
+    tensors, lengths, _ = problem(rows, length, d, bias)
+    layout, (x, *weights) = Packed(lengths, length), tensors.values()
+    places = torch.randint(int(lengths.sum()), (2 * rows,), generator=torch.Generator().manual_seed(0))
+
+    def everywhere(x):
+        return packed_gru(x, layout.counts, *weights)[places], x[places]
+
+    results = []
+    for function in (everywhere, lambda x: packed_gru_at(x, layout.counts, places, *weights)):
+        packed = layout.arrange(x)
+        outputs = function(packed)
+        loss = sum((y * torch.linspace(-1, 1, y.numel(), dtype=y.dtype).view_as(y)).sum() for y in outputs)
+        results.append([*outputs, *torch.autograd.grad(loss, [x, *weights])])
+    for expected, actual in zip(*results):
+        torch.testing.assert_close(actual, expected, rtol=1e-11, atol=1e-11)
+
+
 @pytest.mark.parametrize("num_layers, bias", [(1, False), (2, True)])
 def test_layer_equals_torch(num_layers, bias):
     torch.manual_seed(0)
@@ -77,6 +98,10 @@ def test_layer_equals_torch(num_layers, bias):
         for row, length in enumerate(lengths):
             torch.testing.assert_close(actual[row, :length], expected[row, :length], rtol=0, atol=1e-6)
             assert not actual[row, length:].any()
+        last = layout.sort(lengths - 1).unsqueeze(1)
+        for ours, of_all in zip(layer.at(layout.arrange(x), layout, last), (expected, x)):
+            picked = of_all[torch.arange(4), lengths - 1].unsqueeze(1)
+            torch.testing.assert_close(layout.restore(ours), picked, rtol=0, atol=1e-6)
 
 
 def test_padding_is_not_computed():

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recbole_glintru.layers.temporal_conv import TemporalConv
-from recbole_glintru.ops import layouts, packed_convolution
+from recbole_glintru.ops import layouts, packed_attention, packed_convolution
 
 LAYOUTS = pytest.mark.parametrize("kind", [layouts.Padded, layouts.Packed])
 LENGTHS = torch.tensor([3, 9, 1, 9, 4])
@@ -85,6 +85,44 @@ def test_convolution_piece_by_piece(monkeypatch, elements):
     torch.testing.assert_close(layout.convolve(x, taps, biases), whole)
 
 
+@LAYOUTS
+@pytest.mark.parametrize("normalise", [True, False])
+def test_attention_of_one_query(kind, normalise):
+    layout, query = kind(LENGTHS, LENGTH), some(5, 2, 3)
+    key, value = some(5, LENGTH, 2, 3, seed=1), some(5, LENGTH, 2, 3, seed=2)
+    found = layout.attend(layout.sort(query), layout.arrange(key), layout.arrange(value), normalise)
+    for ours, q, ks, vs in zip(layout.restore(found), query, rows(key), rows(value)):
+        for head in range(2):
+            k = torch.nn.functional.elu(ks[:, head])
+            weights = k @ q[head] / (k.norm(dim=1) if normalise else 1)
+            torch.testing.assert_close(ours[head], weights @ vs[:, head])
+
+
+@LAYOUTS
+def test_attention_to_a_key_of_no_length(kind):
+    """It counts as zero: NaN neither in the result nor in a gradient."""
+    layout = kind(LENGTHS, LENGTH)
+    query, key, value = some(5, 1, 4), some(5, LENGTH, 1, 4, seed=1), some(5, LENGTH, 1, 4, seed=2)
+    key[1, 3] = 0
+    key.requires_grad_()
+    found = layout.attend(query, layout.arrange(key), layout.arrange(value), True)
+    found.sum().backward()
+    assert found.isfinite().all() and key.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("elements", [1, 12, 40])
+def test_attention_piece_by_piece(monkeypatch, elements):
+    layout, places = layouts.Packed(LENGTHS, LENGTH), int(LENGTHS.sum())
+    arguments = [some(n, 2, 3, seed=n).requires_grad_() for n in (5, places, places)]
+    results = []
+    for _ in range(2):
+        context = layout.attend(*arguments, True)
+        results.append([context, *torch.autograd.grad((context**2).sum(), arguments)])
+        monkeypatch.setattr(packed_attention, "ELEMENTS", elements)
+    for whole, in_pieces in zip(*results):
+        torch.testing.assert_close(in_pieces, whole)
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=4), st.sampled_from([1, 3, 5]))
 def test_gradients_of_the_packed_layout(lengths, taps):
@@ -92,6 +130,7 @@ def test_gradients_of_the_packed_layout(lengths, taps):
     positions, each = sum(lengths), some(len(lengths), 2).requires_grad_()
     x = some(positions, 2).requires_grad_()
     convolution = x, some(taps, 3, 2).requires_grad_(), some(taps, 3, seed=1).requires_grad_()
+    attention = [some(n, 2, 2, seed=n).requires_grad_() for n in (len(lengths), positions, positions)]
     where = layout.lengths.unsqueeze(1) - torch.tensor([1, 2])
     for function, argument in (
         (layout.collect, x),
@@ -99,6 +138,8 @@ def test_gradients_of_the_packed_layout(lengths, taps):
         (layout.pad, x),
         (lambda x: layout.at(x, where) * layout.contains(where).unsqueeze(-1), x),
         (layout.convolve, convolution),
+        (lambda *arguments: layout.attend(*arguments, normalise=True), attention),
+        (lambda *arguments: layout.attend(*arguments, normalise=False), attention),
     ):
         assert torch.autograd.gradcheck(function, argument)
 

@@ -65,6 +65,14 @@ def test_one_group_where_grouping_does_not_pay():
     assert 1 < len(lengths.plan(row_lengths, Costs(50.0, 1.0))) < 100
 
 
+@pytest.mark.parametrize("costs", [lengths.CPU, lengths.ACCELERATOR], ids=["cpu", "accelerator"])
+def test_small_batches_are_one_group(costs):
+    """A dozen rows, whatever their lengths up to 20, are cheaper together; ten thousand short ones beside a long one
+    are not."""
+    assert lengths.plan([20, *range(1, 12)], costs) == [(20, 12)]
+    assert len(lengths.plan([200] + 10_000 * [5], costs)) == 2
+
+
 class LastState(nn.Module):
     """The output of a GRU at the last item, with what `run` asked for written down."""
 

@@ -1,0 +1,166 @@
+import pytest
+import torch
+
+from recbole_glintru.layers.gru import GRU
+from recbole_glintru.ops import gru_kernels
+from recbole_glintru.ops.gru import gru_reference
+from recbole_glintru.ops.layouts import Packed, Padded
+from tests.triton_kernels import DEVICE, NAN, assert_close
+
+triton_gru = pytest.importorskip("recbole_glintru.ops.triton_gru")
+ON_GPU = DEVICE.type == "cuda"
+# Of the largest element. float32: the interpreter's products are exact, a GPU's are TF32, of 2^-11 a factor. float16
+# has 2^-11 too and bfloat16 2^-8, also for what is stored; errors of up to 65 steps add up.
+TOLERANCES = {torch.float32: 2e-2 if ON_GPU else 2e-5, torch.float16: 2e-2, torch.bfloat16: 1e-1}
+slow = pytest.mark.slow
+SHAPES = [
+    (1, 1, 32),
+    (3, 2, 48),
+    (17, 2, 64),
+    (1, 5, 128),
+    (3, 2, 160),
+    pytest.param(63, 3, 48, marks=slow),
+    pytest.param(3, 65, 32, marks=slow),
+    pytest.param(1, 200, 64, marks=slow),
+    pytest.param(17, 3, 160, marks=slow),
+    pytest.param(3, 3, 256, marks=slow),
+]
+
+
+def problem(rows, length, d, inputs=None):
+    generator = torch.Generator().manual_seed(rows * length + d)
+
+    def draw(*shape, scale=1.0):
+        return torch.randn(*shape, generator=generator).mul_(scale).to(DEVICE)
+
+    inputs = inputs or d
+    tensors = {
+        "x": draw(rows, length, inputs),
+        "weight_ih": draw(3 * d, inputs, scale=inputs**-0.5),
+        "weight_hh": draw(3 * d, d, scale=d**-0.5),
+    }
+    lengths = torch.randint(1, length + 1, (rows,), generator=generator)
+    return tensors, lengths.to(DEVICE), draw(rows, length, d)
+
+
+def kernels(x, lengths, weight_ih, weight_hh, dtype=torch.float32, layout=Padded):
+    layout = layout(lengths, x.shape[1])
+    return layout.pad(triton_gru.triton_gru(layout.arrange(x), layout, weight_ih, weight_hh, dtype).float())
+
+
+def outcome(function, tensors, lengths, cotangent, **options):
+    own = {name: tensor.clone().requires_grad_() for name, tensor in tensors.items()}
+    states = function(lengths=lengths, **own, **options)
+    gradients = torch.autograd.grad((states * cotangent).sum(), list(own.values()))
+    return dict(zip(["states", *own], [states, *gradients]))
+
+
+@pytest.fixture
+def objections():
+    gru_kernels._objection.cache_clear()
+    yield
+    gru_kernels._objection.cache_clear()
+
+
+@pytest.mark.parametrize("layout", [Padded, pytest.param(Packed, marks=pytest.mark.skipif(ON_GPU, reason="CPU only"))])
+@pytest.mark.parametrize("rows, length, d", SHAPES)
+def test_equals_reference(rows, length, d, layout):
+    arguments = problem(rows, length, d)
+    expected = outcome(gru_reference, *arguments)
+    actual = outcome(kernels, *arguments, layout=layout)
+    for name, value in expected.items():
+        assert_close(name, actual[name], value, TOLERANCES[torch.float32])
+
+
+@pytest.mark.parametrize("rows, length, d", [(3, 4, 64), pytest.param(17, 65, 32, marks=slow)])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["f16", "bf16"])
+def test_half_precision(rows, length, d, dtype):
+    arguments = problem(rows, length, d)
+    expected = outcome(gru_reference, *arguments)
+    actual = outcome(kernels, *arguments, dtype=dtype)
+    for name, value in expected.items():
+        assert_close(name, actual[name], value, TOLERANCES[dtype])
+
+
+def test_other_input_width():
+    arguments = problem(3, 3, 32, inputs=20)
+    expected = outcome(gru_reference, *arguments)
+    for name, value in outcome(kernels, *arguments).items():
+        assert_close(name, value, expected[name], TOLERANCES[torch.float32])
+
+
+def test_weights_read_at_each_step(monkeypatch):
+    """What GPUs with little shared memory do, at a width that the others keep on the chip."""
+    monkeypatch.setattr(triton_gru, "shared_memory", lambda device: 0)
+    arguments = problem(3, 4, 48)
+    expected = outcome(gru_reference, *arguments)
+    for name, value in outcome(kernels, *arguments).items():
+        assert_close(name, value, expected[name], TOLERANCES[torch.float32])
+
+
+def test_same_bits_twice():
+    arguments = problem(17, 3, 32)
+    first, second = (outcome(kernels, *arguments) for _ in range(2))
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+
+
+def test_padding_is_zero_and_not_read():
+    """States and gradients are zero behind a row's length, whatever stands there."""
+    tensors, lengths, cotangent = problem(5, 6, 32)
+    behind = torch.arange(6, device=DEVICE) >= lengths.unsqueeze(1)
+    clean = outcome(kernels, tensors, lengths, cotangent)
+    layout = Padded(lengths, 6)
+    states = triton_gru.triton_gru(tensors["x"], layout, tensors["weight_ih"], tensors["weight_hh"], torch.float32)
+    assert behind.any() and not states[behind].any() and not clean["x"][behind].any()
+    dirty = outcome(kernels, {**tensors, "x": tensors["x"].masked_fill(behind.unsqueeze(-1), 1e3)}, lengths, cotangent)
+    for name in ("states", "x", "weight_hh", "weight_ih"):
+        torch.testing.assert_close(dirty[name], clean[name])
+    assert not torch.tensor(NAN).isfinite() and all(value.isfinite().all() for value in dirty.values())
+
+
+def test_self_check(objections, monkeypatch, recwarn):
+    """The kernels pass it; a kernel that is off does not, and is said to be, once."""
+    arguments = (DEVICE, torch.float32, 32, False, True)
+    assert gru_kernels._objection(*arguments) is None and not recwarn
+    gru_kernels._objection.cache_clear()
+    right = gru_kernels.gru
+    monkeypatch.setattr(gru_kernels, "gru", lambda *args: right(*args) * 1.1)
+    with pytest.warns(UserWarning, match="not in the package's kernels: .*the output is off by 0.1"):
+        assert gru_kernels._objection(*arguments) is not None
+    recwarn.clear()
+    assert gru_kernels._objection(*arguments) is not None and not recwarn
+
+
+@pytest.mark.parametrize(
+    "change, reason",
+    [
+        ({"dtype": torch.float64}, "float64"),
+        ({"allows_tf32": False}, "allow_tf32 is off"),
+        ({"hidden_size": 264}, "not 264"),
+        ({"hidden_size": 16}, "not 16"),
+        ({"bias": True}, "no biases"),
+    ],
+)
+def test_what_the_kernels_cannot_do_is_said(objections, change, reason):
+    asked = {"device": DEVICE, "dtype": torch.float32, "hidden_size": 32, "bias": False, "allows_tf32": True}
+    with pytest.warns(UserWarning, match=f"runs in cuDNN.*{reason}"):
+        assert reason in gru_kernels._objection(**{**asked, **change})
+
+
+def test_cpu_has_its_own_path(recwarn):
+    assert not gru_kernels.are_usable(torch.device("cpu"), torch.float32, 32, False) and not recwarn
+
+
+@pytest.mark.skipif(not ON_GPU, reason="needs a GPU")
+@pytest.mark.parametrize("autocast", [None, torch.bfloat16, torch.float16])
+def test_layer_on_gpu(autocast):
+    torch.manual_seed(0)
+    layer = GRU(64).to(DEVICE)
+    x, lengths = torch.randn(40, 30, 64, device=DEVICE), torch.randint(1, 31, (40,), device=DEVICE)
+    layout = Padded(lengths, 30)
+    with torch.autocast("cuda", dtype=autocast or torch.float16, enabled=autocast is not None):
+        assert gru_kernels.are_usable(DEVICE, gru_kernels.product_type(x), 64, False)
+        actual = layout.pad(layer(x, layout).float())
+    expected = gru_reference(x, lengths, layer.weight_ih_l0, layer.weight_hh_l0)
+    assert_close("states", actual, expected, TOLERANCES[autocast or torch.float32])

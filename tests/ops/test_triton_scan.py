@@ -1,0 +1,143 @@
+import pytest
+import torch
+
+from recbole_glintru.ops.histories import at_position, valid_positions
+from recbole_glintru.ops.selective_scan import selective_scan, selective_scan_last
+from tests.triton_kernels import DEVICE, assert_close
+
+triton_scan = pytest.importorskip("recbole_glintru.ops.triton_scan")
+slow = pytest.mark.slow
+# Of the largest element: float32 sums in another order; half precision rounds what is read and written to 2^-11, 2^-8.
+TOLERANCES = {torch.float32: 2e-5, torch.float16: 5e-3, torch.bfloat16: 4e-2}
+SHAPES = [  # rows, channels, states, length
+    (1, 32, 1, 1),
+    (3, 40, 3, 2),
+    (2, 64, 2, 17),
+    pytest.param(17, 32, 2, 3, marks=slow),
+    pytest.param(2, 96, 4, 65, marks=slow),
+    pytest.param(1, 32, 2, 200, marks=slow),
+]
+PARTS = ("D", "z", "delta_bias")
+
+
+def problem(rows, channels, states, length, last_only=False, without=(), dtype=torch.float32):
+    generator = torch.Generator().manual_seed(rows + 10 * channels + length)
+
+    def draw(*shape):
+        return torch.randn(*shape, generator=generator).to(DEVICE)
+
+    tensors = {
+        "u": draw(rows, channels, length).to(dtype),
+        "delta": draw(rows, channels, length).to(dtype),
+        "A": -draw(channels, states).exp(),
+        "B": draw(rows, states, length).to(dtype),
+        "C": draw(*((rows, states) if last_only else (rows, states, length))).to(dtype),
+        "D": draw(channels),
+        "z": draw(*((rows, channels) if last_only else (rows, channels, length))).to(dtype),
+        "delta_bias": draw(channels),
+    }
+    lengths = torch.randint(1, length + 1, (rows,), generator=generator).to(DEVICE)
+    return {name: tensor for name, tensor in tensors.items() if name not in without}, lengths
+
+
+def kernel(lengths, last_only=False, delta_softplus=True, **tensors):
+    tensors.update({name: None for name in PARTS if name not in tensors})
+    return triton_scan.triton_scan(**tensors, delta_softplus=delta_softplus, lengths=lengths, last_only=last_only)
+
+
+def reference(lengths, last_only=False, **arguments):
+    options = {"delta_softplus": True, "backend": "reference", **arguments}
+    if last_only:
+        return selective_scan_last(last=lengths - 1, **options)
+    return selective_scan(lengths=lengths, **options)
+
+
+def outcome(function, tensors, lengths, last_only=False, **options):
+    """Output and gradients, of the real positions alone."""
+    own = {name: tensor.clone().requires_grad_() for name, tensor in tensors.items()}
+    y = function(lengths, last_only, **own, **options)
+    if not last_only:
+        y = y * valid_positions(lengths, y.shape[-1]).unsqueeze(1)
+    cotangent = torch.linspace(-1, 1, y.numel(), device=DEVICE).view(y.shape)
+    return dict(zip(["y", *own], [y, *torch.autograd.grad((y * cotangent).sum(), list(own.values()))]))
+
+
+@pytest.mark.parametrize("last_only", [False, True], ids=["all", "last"])
+@pytest.mark.parametrize("rows, channels, states, length", SHAPES)
+def test_equals_reference(rows, channels, states, length, last_only):
+    tensors, lengths = problem(rows, channels, states, length, last_only)
+    expected = outcome(reference, tensors, lengths, last_only)
+    for name, value in outcome(kernel, tensors, lengths, last_only).items():
+        assert_close(name, value, expected[name], TOLERANCES[torch.float32])
+
+
+@pytest.mark.parametrize("last_only", [False, True], ids=["all", "last"])
+@pytest.mark.parametrize("without", PARTS)
+def test_parts_may_be_left_out(without, last_only):
+    tensors, lengths = problem(2, 32, 2, 3, last_only, without=(without,))
+    expected = outcome(reference, tensors, lengths, last_only)
+    for name, value in outcome(kernel, tensors, lengths, last_only).items():
+        assert_close(name, value, expected[name], TOLERANCES[torch.float32])
+
+
+def test_steps_as_they_are():
+    tensors, lengths = problem(2, 32, 2, 3, without=PARTS)
+    tensors["delta"] = tensors["delta"].abs()
+    expected = outcome(reference, tensors, lengths, delta_softplus=False)
+    for name, value in outcome(kernel, tensors, lengths, delta_softplus=False).items():
+        assert_close(name, value, expected[name], TOLERANCES[torch.float32])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["f16", "bf16"])
+def test_half_precision(dtype):
+    tensors, lengths = problem(2, 32, 2, 5, dtype=dtype)
+    expected = outcome(reference, {name: tensor.float() for name, tensor in tensors.items()}, lengths)
+    for name, value in outcome(kernel, tensors, lengths).items():
+        assert value.dtype == tensors["u" if name == "y" else name].dtype
+        assert_close(name, value, expected[name], TOLERANCES[dtype])
+
+
+def test_sums_over_channels_in_one_program(monkeypatch):
+    """As with many rows: a program takes several blocks of channels and adds to its own share."""
+    monkeypatch.setattr(triton_scan, "PROGRAMS", 1)
+    for last_only in (False, True):
+        tensors, lengths = problem(2, 80, 2, 18, last_only)
+        expected = outcome(reference, tensors, lengths, last_only)
+        for name, value in outcome(kernel, tensors, lengths, last_only).items():
+            assert_close(name, value, expected[name], TOLERANCES[torch.float32])
+
+
+def test_large_steps_and_decays():
+    """No division by a decay: steps at which one underflows to zero are no trouble, nor is softplus's overflow."""
+    tensors, lengths = problem(2, 32, 2, 4)
+    tensors["delta"] = tensors["delta"] * 100
+    expected = outcome(reference, tensors, lengths)
+    for name, value in outcome(kernel, tensors, lengths).items():
+        assert_close(name, value, expected[name], 1e-4)
+
+
+def test_same_bits_twice():
+    tensors, lengths = problem(3, 40, 2, 5)
+    first, second = (outcome(kernel, tensors, lengths) for _ in range(2))
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+
+
+def test_padding_is_not_read():
+    """NaN behind the length reaches neither the output nor a gradient, and both are zero there."""
+    tensors, lengths = problem(3, 32, 2, 6)
+    lengths[0] = 2
+    clean = outcome(kernel, tensors, lengths)
+    behind = ~valid_positions(lengths, 6).unsqueeze(1)
+    dirty = {n: t.masked_fill(behind, float("nan")) if t.dim() == 3 else t for n, t in tensors.items()}
+    for name, value in outcome(kernel, dirty, lengths).items():
+        assert torch.equal(value, clean[name]), name
+    assert not clean["u"].masked_select(behind).any()
+
+
+def test_last_is_the_last_of_all():
+    tensors, lengths = problem(3, 32, 2, 5)
+    whole = kernel(lengths, **tensors)
+    C, z = (at_position(tensors[name].transpose(1, 2), lengths - 1) for name in ("C", "z"))
+    last = kernel(lengths, last_only=True, **{**tensors, "C": C, "z": z})
+    torch.testing.assert_close(last, at_position(whole.transpose(1, 2), lengths - 1))
