@@ -4,6 +4,7 @@
     python benchmarks/efficiency.py --dataset ml-1m --data_path DIR     # real data, DIR/ml-1m/ml-1m.inter
     python benchmarks/efficiency.py --shape beauty --growth length catalogue
     python benchmarks/efficiency.py --shape ml-1m --loader
+    python benchmarks/efficiency.py --shape ml-1m --profile
 
 The table of the paper (its Table 3), with RecBole's GRU4Rec, BERT4Rec, SASRec and LightSANs beside the package's
 models, each as it is and `-accelerated` by `recbole_glintru.accelerate`, and `GLINTRU-plain`, GLINT-RU as anybody
@@ -23,17 +24,18 @@ from pathlib import Path
 from typing import Any, Callable, Optional
 
 import torch
-from measure import growth, report, shapes
+from measure import growth, profiling, report, shapes
 from measure.loader import SETTINGS as LOADER_SETTINGS
 from measure.loader import LoaderShare
 from measure.table import Budget, Table
-from measure.workload import REFERENCE, Workload, all_candidates
+from measure.workload import PLAIN, REFERENCE, Workload, all_candidates
 from tqdm import tqdm
 
 from recbole_glintru.launcher import UserError
 
 SHAPE_ROWS = 40_000  # training rows that are made of a shape: enough for RecBole's loaders, little to prepare
 GROWTH_TURNS = 5
+PROFILED = [REFERENCE, REFERENCE + PLAIN]
 TABLE_SECONDS = 300.0  # for a table, so that it takes about five minutes
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -73,6 +75,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--growth", nargs="+", metavar="WHAT", default=[], help=f"of {', '.join(growth.AXES)}")
     parser.add_argument("--values", nargs="+", type=_positive(int), metavar="N", help="of the one --growth")
     parser.add_argument("--loader", action="store_true", help="the loaders' share, and what RecBole's options change")
+    parser.add_argument("--profile", action="store_true", help="what a training step spends its time on")
     parser.add_argument("--turns", type=_positive(int), default=7, help="most turns (default 7; slow models take two)")
     parser.add_argument(
         "--budget", type=_positive(float), metavar="SECONDS", help="begin nothing after so long (table: 300)"
@@ -147,7 +150,7 @@ def run(options: argparse.Namespace) -> int:
         torch.cuda.set_device(options.device)
     options.output = options.output.resolve()
     sections: dict[str, dict[str, Any]] = {}
-    budget = Budget(options.budget or (None if options.growth or options.loader else TABLE_SECONDS))
+    budget = Budget(options.budget or (None if options.growth or options.loader or options.profile else TABLE_SECONDS))
     status = 0
     with warnings.catch_warnings(), empty_folder() as folder, tqdm(leave=False, unit=" steps", disable=None) as bar:
         warnings.filterwarnings("ignore", module=r"recbole\.")  # RecBole, on a current pandas
@@ -164,7 +167,8 @@ def run(options: argparse.Namespace) -> int:
             else:
                 bar.set_description("data")
                 workload = find_workload(options, folder)
-                (run_loader if options.loader else run_table)(workload, options, budget, sections, advance)
+                measure = run_loader if options.loader else run_profile if options.profile else run_table
+                measure(workload, options, budget, sections, advance)
         except KeyboardInterrupt:
             status = 130
     if not any(section["rows"] for section in sections.values()):
@@ -181,6 +185,8 @@ def measurements(options: argparse.Namespace) -> int:
     """How many there are at the most, for the progress bar."""
     if options.loader and not options.growth:
         return LOADER_SETTINGS
+    if options.profile and not options.growth:
+        return len(options.models or PROFILED)
     if not options.growth:
         return len(options.models or all_candidates()) * (options.turns + 3)
     axes = [growth.AXES[kind] for kind in options.growth]
@@ -272,6 +278,16 @@ def run_loader(workload, options, budget, sections, advance) -> None:
     section = _section("loader", about, share)
     sections[f"loader, {workload.title}"] = section
     share.run()
+    section["finished"] = True
+
+
+def run_profile(workload, options, budget, sections, advance) -> None:
+    """Profile training steps into a section of their own."""
+    about = f"{workload.title}: milliseconds of a training step, by kind of operation; {_machine(options)}."
+    measured = profiling.Profile(workload, options.models or PROFILED, budget, advance)
+    section = _section("profile", about, measured)
+    sections[f"profile, {workload.title}"] = section
+    measured.run()
     section["finished"] = True
 
 

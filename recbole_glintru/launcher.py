@@ -9,7 +9,6 @@ import argparse
 import contextlib
 import shutil
 import sys
-import traceback
 import urllib.error
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -18,7 +17,8 @@ from typing import Any, Optional
 
 import yaml
 
-from recbole_glintru import launcher_help, plugin, process_options, protocol
+from recbole_glintru import launcher_help, plugin, process_failures, process_options, protocol
+from recbole_glintru.settings import raised_by_a_setting
 
 MODEL, DATASET = "GLINTRU", "ml-100k"  # unless the user names others
 USAGE = "run_recbole.py [--model=MODEL] [--dataset=DATASET] [--config_files='A.yaml B.yaml'] [--key=value ...]"
@@ -174,8 +174,10 @@ def run(options: argparse.Namespace, settings: dict[str, str]) -> Optional[dict[
                 port=port,
                 group_offset=options.group_offset,
             )
+        except process_failures.SettingRefused as error:  # by the model of a process
+            raise UserError(str(error)) from None
         except ValueError as error:
-            if _raised_by_a_setting(error):
+            if raised_by_a_setting(error):
                 raise UserError(str(error)) from None
             raise
 
@@ -223,16 +225,6 @@ def merged_settings(model: str, dataset: str, files: list[str], above: Optional[
 
     with user_errors(ValueError, NotImplementedError):  # what RecBole raises of a wrong setting
         return Config(model=model, dataset=dataset, config_file_list=files, config_dict=above)
-
-
-def _raised_by_a_setting(error: ValueError) -> bool:
-    """Whether a wrong setting is the reason: models check theirs when they are made, `accelerate` checks the model."""
-    from recbole.model.abstract_recommender import AbstractRecommender
-
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    made = [frame.f_locals.get("self") for frame in frames if frame.f_code.co_name == "__init__"]
-    accelerated = any(frame.f_code.co_name == "on_request" for frame in frames)
-    return accelerated or any(isinstance(thing, AbstractRecommender) for thing in made)
 
 
 # -------------------------------------------------------------------------------------------------- the data

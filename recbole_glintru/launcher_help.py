@@ -31,6 +31,8 @@ Trains a model on a data set and evaluates it, by RecBole.
   --accelerate     True: a sequential model of RecBole's encodes each distinct history once in evaluation, and
                    batches are cut into groups of like length; same results, or an error that says why not
   --length_groups  these groups, of every model: True, False, measured, or their costs [group, step]
+  --compact_evaluation
+                   False: RecBole's own loader in sampled evaluation; the same metrics, more slowly
 
 The model's defaults, the protocol, the files, the command line: each is above the one before.
 

@@ -254,6 +254,22 @@ def models_are_accelerated(trainer) -> None:
 
 
 @after("recbole.trainer.trainer")
+def training_data_are_on_the_device(trainer) -> None:
+    """`fit` keeps the training data on its device, where the settings say `data_on_device: True`."""
+    fit = trainer.Trainer.fit
+
+    @functools.wraps(fit)
+    def fit_on_device(self, train_data, *args, **kwargs):
+        if self.config["data_on_device"] is None:
+            return fit(self, train_data, *args, **kwargs)
+        placed = importlib.import_module("recbole_glintru.device_data").on_request
+        with placed(self.config, train_data, self.device):
+            return fit(self, train_data, *args, **kwargs)
+
+    trainer.Trainer.fit = fit_on_device
+
+
+@after("recbole.trainer.trainer")
 def sampled_evaluation_is_compact(trainer) -> None:
     """`evaluate` takes candidates from `recbole_glintru.evaluation`, where that is sure to change no metric."""
     evaluate, evaluate_batch = trainer.Trainer.evaluate, trainer.Trainer._neg_sample_batch_eval

@@ -10,6 +10,7 @@ import inspect
 import time
 
 from recbole_glintru.import_hooks import after, rebind
+from recbole_glintru.settings import raised_by_a_setting
 
 ROLL_CALL = 10.0  # seconds in which those that are left answer; all of them notice at about the same time
 LINGER = 2.0  # seconds that rank 0 stays behind, for the store goes with it
@@ -19,13 +20,18 @@ class RankFailed(RuntimeError):
     """A process of several has ended; the message says which, and of what."""
 
 
+class SettingRefused(RankFailed):
+    """The model refuses a setting, in each process alike; the message is that of one process."""
+
+
 def run_process(local_rank: int, *args) -> None:
     """RecBole's `run_recboles`, one process of `run(nproc=...)`, whose errors name the rank that failed.
 
     A spawned process knows this function by its module's name, and so imports the package by itself.
 
     Raises:
-        RankFailed: any error; the cause is the error of this process.
+        SettingRefused: the model refuses a setting.
+        RankFailed: any other error; the cause is the error of this process.
     """
     from recbole.quick_start import quick_start  # noqa: F401  its mend sets __wrapped__
 
@@ -34,7 +40,10 @@ def run_process(local_rank: int, *args) -> None:
     try:
         run_process.__wrapped__(local_rank, *args)
     except Exception as error:
-        raise RankFailed(_last_words(rank, ranks, error)) from error
+        last_words = _last_words(rank, ranks, error)
+        if isinstance(error, ValueError) and raised_by_a_setting(error):
+            raise SettingRefused(str(error)) from error
+        raise RankFailed(last_words) from error
 
 
 @after("recbole.quick_start.quick_start")
@@ -56,10 +65,11 @@ def failed_ranks_are_named(quick_start) -> None:
         try:
             return run(*args, **kwargs)
         except ProcessRaisedException as error:  # its text is the traceback of the process
-            _, named, last_words = str(error).rpartition(f"{RankFailed.__name__}: ")
-            if not named:
-                raise
-            raise RankFailed(last_words.strip()) from error
+            for failure in (SettingRefused, RankFailed):
+                _, named, last_words = str(error).rpartition(f"{__name__}.{failure.__name__}: ")
+                if named:
+                    raise failure(last_words.strip()) from error
+            raise
         except ProcessExitedException as error:
             offset = inspect.signature(run).bind(*args, **kwargs).arguments.get("group_offset", 0)
             rank = offset + error.error_index

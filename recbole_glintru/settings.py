@@ -3,6 +3,7 @@
 `config` is anything that answers `config[key]`, with None for a key that is not there, as RecBole's `Config` does.
 """
 
+import traceback
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Optional, Union
 
@@ -85,6 +86,16 @@ def length_groups(config) -> "Union[bool, str, Costs]":
     from recbole_glintru.ops.lengths import Costs
 
     return Costs(*map(float, numbers))
+
+
+def raised_by_a_setting(error: ValueError) -> bool:
+    """Whether a wrong setting is the reason: models check theirs when they are made, `accelerate` checks the model."""
+    from recbole.model.abstract_recommender import AbstractRecommender
+
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    made = [frame.f_locals.get("self") for frame in frames if frame.f_code.co_name == "__init__"]
+    accelerated = any(frame.f_code.co_name == "on_request" for frame in frames)
+    return accelerated or any(isinstance(thing, AbstractRecommender) for thing in made)
 
 
 def _wrong(key: str, value: Any, allowed: str) -> ValueError:

@@ -1,12 +1,15 @@
 """When one of several processes dies: all of them end, soon, and the error names it."""
 
 import time
+import traceback
 from types import SimpleNamespace
 
 import process_runs
 import pytest
+from fakes import make_model
+from torch.multiprocessing import ProcessRaisedException
 
-from recbole_glintru import plugin, process_failures
+from recbole_glintru import launcher, plugin, process_failures
 
 
 @pytest.fixture
@@ -99,3 +102,37 @@ def test_a_started_process_is_told_its_name(monkeypatch):
     kwargs = {"config_dict": {"offset": 2, "world_size": 4}}
     with pytest.raises(process_failures.RankFailed, match="rank 3 of 4 failed: ValueError: n_heads=3"):
         process_failures.run_process(1, "GLINTRU", "ml-100k", None, kwargs)
+
+
+@pytest.fixture
+def in_place(workplace, monkeypatch):
+    """`run(nproc=...)` starts no process: the first rank, which does what it is given, runs in this one."""
+
+    def spawn(function, args, **options):
+        try:
+            function(0, *args)
+        except Exception:
+            raise ProcessRaisedException(traceback.format_exc(), 0, 0) from None  # as PyTorch does
+
+    def do(work):
+        monkeypatch.setattr(process_failures.run_process, "__wrapped__", lambda local_rank, *args: work())
+        monkeypatch.setattr("torch.multiprocessing.spawn", spawn)
+
+    return do
+
+
+def test_a_setting_that_a_model_refuses_is_a_mistake_of_the_users(in_place, capsys):
+    """As in one process: its message alone, and no traceback."""
+    in_place(lambda: make_model("GLINTRU", n_heads=5))
+    assert launcher.main(["--nproc=2"]) == 2
+    error = capsys.readouterr().err
+    assert "\nerror: n_heads=5: must be a divisor of hidden_size=16.\n" in error and "Traceback" not in error
+
+
+def test_any_other_error_is_not(in_place):
+    def fail():
+        raise ValueError("n_heads=5")
+
+    in_place(fail)
+    with pytest.raises(process_failures.RankFailed, match="^rank 0 of 2 failed: ValueError: n_heads=5$"):
+        launcher.main(["--nproc=2"])

@@ -169,7 +169,7 @@ def test_the_estimate_takes_what_is_known(place):
         (["table2", "--dataset=ml-100k", "--GLINTRUE.n_layers=8"], "Did you mean GLINTRU"),
         (["table2", "--dataset=amazon-beauty", "--protocol=ml-100k"], "no data for 'amazon-beauty'"),
     ],
-    ids=" ".join,
+    ids=lambda words: " ".join(words) if isinstance(words, list) else "",
 )
 def test_a_mistake_is_one_clear_error(more, message, workplace, capsys, monkeypatch):
     import recbole.utils.url

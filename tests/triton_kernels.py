@@ -12,8 +12,6 @@ if DEVICE.type == "cpu":
 triton = pytest.importorskip("triton", reason="Triton is not installed")
 import triton.language as tl  # noqa: E402
 
-NAN = float("nan")
-
 
 @triton.jit
 def _count(steps, total):

@@ -21,7 +21,7 @@ def draw(folder: Path, stem: str, sections: dict[str, dict[str, Any]]) -> dict[s
     for name, section in sections.items():
         figure = _DRAWINGS[section["kind"]](pyplot, section) if section["kind"] in _DRAWINGS else None
         if figure is not None:
-            pictures[name] = folder / f"{stem}-{name.replace(' ', '-')}.png"
+            pictures[name] = folder / f"{stem}-{name.replace(',', '').replace(' ', '-')}.png"
             figure.savefig(pictures[name], dpi=150, bbox_inches="tight")
             pyplot.close(figure)
     return pictures

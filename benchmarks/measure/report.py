@@ -134,11 +134,17 @@ def _loader(section):
     return ["setting", *keys], [[name, *(_cell(row[key]) for key in keys)] for name, row in section["rows"].items()]
 
 
+def _profile(section):
+    kinds = list(next(iter(section["rows"].values()), {}))
+    names = list(section["rows"])
+    return ["ms a step", *names], [[kind, *(figure(section["rows"][name][kind]) for name in names)] for kind in kinds]
+
+
 def _cell(value):
     return value if isinstance(value, str) else figure(value)
 
 
-_TABLES = {"efficiency": _efficiency, "growth": _growth, "loader": _loader}
+_TABLES = {"efficiency": _efficiency, "growth": _growth, "loader": _loader, "profile": _profile}
 
 
 def figure(value: Optional[float]) -> str:

@@ -6,6 +6,8 @@ from pathlib import Path
 from reproduction import grids
 from reproduction.rows import Row
 
+VARIED = {"layers": "layers", "kernel": "kernel size", "width": "hidden size"}
+
 
 def draw(experiment: grids.Experiment, rows: list[Row], reading: str, label: str, title: str, file: Path) -> bool:
     """Draw what the experiment varies, and say whether there is a picture now."""
@@ -16,8 +18,10 @@ def draw(experiment: grids.Experiment, rows: list[Row], reading: str, label: str
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    draw_kind = {"models": _scatter, "mixing": _mixing, "parts": _bars, "activations": _bars}
-    figure = draw_kind.get(experiment.kind, _curves)(pyplot, rows, reading, label)
+    if experiment.kind in VARIED:
+        figure = _curves(pyplot, rows, reading, label, VARIED[experiment.kind])
+    else:
+        figure = {"models": _scatter, "mixing": _mixing}.get(experiment.kind, _bars)(pyplot, rows, reading, label)
     figure.suptitle(title)
     figure.tight_layout()
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -65,7 +69,7 @@ def _bars(pyplot, rows, reading, label):
     return figure
 
 
-def _curves(pyplot, rows, reading, label):
+def _curves(pyplot, rows, reading, label, what):
     """Accuracy, time and memory against the number that is varied, a line for each model."""
     panels_of = {
         **{metric: lambda row, metric=metric: row.mean(reading, metric) for metric in grids.METRICS},
@@ -82,7 +86,9 @@ def _curves(pyplot, rows, reading, label):
             own = sorted((row for row in rows if row.variant.model == model), key=lambda row: row.variant.value)
             axes.plot([row.variant.value for row in own], [value(row) for row in own], marker="o", label=model)
         axes.set_title(f"{name}, {label}" if name in grids.METRICS else name, fontsize="small")
+        axes.set_xticks(sorted({row.variant.value for row in rows}))
         axes.grid(alpha=0.3)
+    figure.supxlabel(what)
     panels.flat[0].legend(fontsize="small")
     return figure
 

@@ -59,7 +59,7 @@ class Place:
         ]
 
 
-def run(cells: list[Cell], place: Place, poll: float = 1.0) -> list[str]:
+def run(cells: list[Cell], place: Place, poll: float = 2.0) -> list[str]:
     """Run what is not done, in the order given, and say what is left undone and why.
 
     Ctrl-C, or a SIGTERM, ends the processes; they have lost no finished epoch.

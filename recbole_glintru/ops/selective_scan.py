@@ -6,10 +6,11 @@ For every channel d and state n, in float32 or better,
     s_t = exp(step_t A) * s_{t-1} + step_t u_t B_t,    s_{-1} = 0
     y_t = (C_t . s_t + D u_t) * SiLU(z_t).
 
-Shapes and arguments are those of `mamba_ssm`, so that a call can be moved from one to the other. There are three
+Shapes and arguments are those of `mamba_ssm`, so that a call can be moved from one to the other. There are four
 backends: `reference`, the plain loop; `torch`, the same recurrence with few passes over memory and a backward pass
-that recomputes (`recomputed_scan`); `mamba_ssm`, the CUDA kernels of that package. `auto` takes the kernels on a GPU
-if they are installed and agree with the reference there, and `torch` otherwise.
+that recomputes (`recomputed_scan`); `triton`, one kernel for all of it and one for its gradient (`triton_scan`);
+`mamba_ssm`, the CUDA kernels of that package. On a GPU `auto` takes the first of `mamba_ssm` and `triton` that is
+installed and agrees with the reference there, and `torch` otherwise.
 """
 
 from typing import Optional, Union
@@ -18,12 +19,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recbole_glintru.ops import mamba_kernels
+from recbole_glintru.ops import mamba_kernels, scan_kernels
 from recbole_glintru.ops.histories import at_position, valid_positions
 from recbole_glintru.ops.precision import at_least_float32, float32_region
 from recbole_glintru.ops.recomputed_scan import recomputed_scan
+from recbole_glintru.ops.tracing import is_traced
 
-BACKENDS = ("auto", "torch", "reference", "mamba_ssm")
+BACKENDS = ("auto", "torch", "reference", "triton", "mamba_ssm")
 
 
 def reference_scan(
@@ -72,12 +74,16 @@ def selective_scan(
     Returns:
         `[B, D, L]` in u's type; with `lengths`, what stands behind a row's length means nothing. With
         `return_last_state` a pair, with the states `[B, D, N]`, in float32 or better; its gradient is zero where
-        `mamba_ssm` computes.
+        `mamba_ssm` computes. `triton` leaves that case to `torch`.
 
     Raises:
-        RuntimeError: `mamba_ssm` is asked for, and is not there or does not agree with the reference.
+        RuntimeError: `triton` or `mamba_ssm` is asked for, and is not there or does not agree with the reference.
     """
     chosen = choose_backend(u, backend)
+    if chosen == "triton" and return_last_state:
+        chosen = "torch"
+    if chosen == "triton":
+        return scan_kernels.scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus, lengths)
     if chosen == "mamba_ssm":
         if lengths is not None and return_last_state:
             delta, delta_bias, delta_softplus = _held(delta, delta_bias, delta_softplus, lengths), None, False
@@ -120,6 +126,8 @@ def selective_scan_last(
         `[B, D]` in u's type.
     """
     chosen = choose_backend(u, backend)
+    if chosen == "triton":
+        return scan_kernels.scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus, last + 1, last_only=True)
     if chosen == "mamba_ssm":  # its last state has no gradient, its outputs have
         length = u.shape[-1]
         z = None if z is None else z.unsqueeze(-1).expand(-1, -1, length)
@@ -140,14 +148,19 @@ def choose_backend(x: Tensor, backend: str) -> str:
     """The backend that `backend` means for `x`: one of `BACKENDS` without `auto`.
 
     Raises:
-        RuntimeError: `mamba_ssm` is asked for and cannot be used; the message says why.
+        RuntimeError: `triton` or `mamba_ssm` is asked for and cannot be used; the message says why.
     """
     if backend == "mamba_ssm":
         mamba_kernels.require_scan(x.device)
+    if backend == "triton":
+        scan_kernels.require(x.device)
     if backend != "auto":
         return backend
-    kernels = x.is_cuda and x.dtype != torch.float64 and mamba_kernels.scan_is_usable(x.device)
-    return "mamba_ssm" if kernels else "torch"
+    if not x.is_cuda or x.dtype == torch.float64 or is_traced():
+        return "torch"
+    if mamba_kernels.scan_is_usable(x.device):
+        return "mamba_ssm"
+    return "triton" if scan_kernels.are_usable(x.device) else "torch"
 
 
 def _held(delta, delta_bias, delta_softplus, lengths):

@@ -10,7 +10,7 @@ def test_blocks():
 
 @given(st.lists(st.integers(1, 9), min_size=1).map(lambda counts: sorted(counts, reverse=True)), st.integers(0, 30))
 def test_pieces(counts, most):
-    """All steps, once each, in their order; none too large unless it is a single step; none that the next fitted into."""
+    """All steps, once each, in their order; none too large but single steps; none that the next fitted into."""
     parts = pieces(counts, most)
     assert [step for _, steps in parts for step in steps] == list(range(len(counts)))
     sizes = [sum(counts[step] for step in steps) for _, steps in parts]

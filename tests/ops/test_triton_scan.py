@@ -1,9 +1,11 @@
 import pytest
 import torch
+from triton_kernels import DEVICE, assert_close
 
+from recbole_glintru.layers.mamba import Mamba
+from recbole_glintru.ops import scan_kernels
 from recbole_glintru.ops.histories import at_position, valid_positions
 from recbole_glintru.ops.selective_scan import selective_scan, selective_scan_last
-from tests.triton_kernels import DEVICE, assert_close
 
 triton_scan = pytest.importorskip("recbole_glintru.ops.triton_scan")
 slow = pytest.mark.slow
@@ -12,12 +14,25 @@ TOLERANCES = {torch.float32: 2e-5, torch.float16: 5e-3, torch.bfloat16: 4e-2}
 SHAPES = [  # rows, channels, states, length
     (1, 32, 1, 1),
     (3, 40, 3, 2),
-    (2, 64, 2, 17),
+    (2, 64, 2, 9),
     pytest.param(17, 32, 2, 3, marks=slow),
     pytest.param(2, 96, 4, 65, marks=slow),
     pytest.param(1, 32, 2, 200, marks=slow),
 ]
 PARTS = ("D", "z", "delta_bias")
+
+
+@pytest.fixture(autouse=True)
+def short_chunks(monkeypatch):
+    """Borders between chunks in short histories, of which the interpreter takes long enough."""
+    monkeypatch.setattr(triton_scan, "CHUNK", 4)
+
+
+@pytest.fixture
+def objections():
+    scan_kernels._objection.cache_clear()
+    yield
+    scan_kernels._objection.cache_clear()
 
 
 def problem(rows, channels, states, length, last_only=False, without=(), dtype=torch.float32):
@@ -101,7 +116,7 @@ def test_sums_over_channels_in_one_program(monkeypatch):
     """As with many rows: a program takes several blocks of channels and adds to its own share."""
     monkeypatch.setattr(triton_scan, "PROGRAMS", 1)
     for last_only in (False, True):
-        tensors, lengths = problem(2, 80, 2, 18, last_only)
+        tensors, lengths = problem(2, 80, 2, 5, last_only)
         expected = outcome(reference, tensors, lengths, last_only)
         for name, value in outcome(kernel, tensors, lengths, last_only).items():
             assert_close(name, value, expected[name], TOLERANCES[torch.float32])
@@ -141,3 +156,35 @@ def test_last_is_the_last_of_all():
     C, z = (at_position(tensors[name].transpose(1, 2), lengths - 1) for name in ("C", "z"))
     last = kernel(lengths, last_only=True, **{**tensors, "C": C, "z": z})
     torch.testing.assert_close(last, at_position(whole.transpose(1, 2), lengths - 1))
+
+
+def test_chunks_as_they_are(monkeypatch):
+    monkeypatch.undo()
+    assert triton_scan.CHUNK == 16
+    tensors, lengths = problem(1, 32, 1, 18)
+    lengths[:] = 18
+    expected = outcome(reference, tensors, lengths)
+    for name, value in outcome(kernel, tensors, lengths).items():
+        assert_close(name, value, expected[name], TOLERANCES[torch.float32])
+
+
+def test_self_check(objections, monkeypatch):
+    """The kernels pass it, and one that is off does not: asked for by name it is an error, which says what is wrong."""
+    assert scan_kernels.are_usable(DEVICE)
+    scan_kernels._objection.cache_clear()
+    right = scan_kernels.scan
+    monkeypatch.setattr(scan_kernels, "scan", lambda *args, **options: right(*args, **options) * 1.01)
+    with pytest.raises(RuntimeError, match="scan_backend='triton'.*the output is off by 0.01"):
+        scan_kernels.require(DEVICE)
+
+
+def test_block_runs_on_it(objections):
+    """A Mamba block computes the same with every position's output and with the last one's."""
+    torch.manual_seed(0)
+    block = Mamba(32, d_state=2, expand=1, scan_backend="triton").to(DEVICE)
+    x, lengths = torch.randn(2, 4, 32, device=DEVICE), torch.tensor([4, 2], device=DEVICE)
+    whole, last = block(x, lengths), block.at_last(x, lengths - 1)
+    block.scan_backend = "reference"
+    expected = at_position(block(x, lengths), lengths - 1)
+    torch.testing.assert_close(at_position(whole, lengths - 1), expected)
+    torch.testing.assert_close(last, expected)
