@@ -85,8 +85,13 @@ def scan_cases():
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--capability", type=int, default=90, help="90 is Hopper, 80 Ampere")
+    parser.add_argument("--device-capability", action="store_true", help="that of the GPU that is there")
     parser.add_argument("--only", default="", help="cases whose name contains this")
     arguments = parser.parse_args()
+    if arguments.device_capability:
+        import torch
+
+        arguments.capability = 10 * torch.cuda.get_device_capability()[0] + torch.cuda.get_device_capability()[1]
     limit = SHARED_MEMORY.get(arguments.capability)
     failed = []
     print("| kernel | registers | stack | shared memory | wgmma | mma |\n|---|---|---|---|---|---|")

@@ -31,6 +31,7 @@ from measure.table import Budget, Table
 from measure.workload import PLAIN, REFERENCE, Workload, all_candidates
 from tqdm import tqdm
 
+from recbole_glintru.allocator import keep_freed_memory
 from recbole_glintru.launcher import UserError
 
 SHAPE_ROWS = 40_000  # training rows that are made of a shape: enough for RecBole's loaders, little to prepare
@@ -301,4 +302,5 @@ def _machine(options):
 
 
 if __name__ == "__main__":
+    keep_freed_memory()  # as run_recbole.py does: for all candidates alike
     sys.exit(main())

@@ -11,6 +11,7 @@ GPU put into `benchmarks/results/kernels-<device>.{json,md}`.
 
 import argparse
 import contextlib
+import functools
 import json
 import tempfile
 from pathlib import Path
@@ -37,10 +38,11 @@ def ceilings(options):
     device, size = options.device, 256 if options.small else 8192
     rows = []
     for name, dtype in HALVES.items():
-        a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+        factors = [torch.randn(size, size, device=device, dtype=dtype) for _ in range(2)]
         torch.backends.cuda.matmul.allow_tf32 = True
-        rows.append([f"product, {name}", f"{2 * size**3 / timing.one_turn(lambda: a @ b, device) / 1e12:,.1f} TFLOP/s"])
+        rate = 2 * size**3 / timing.one_turn(functools.partial(torch.matmul, *factors), device)
         torch.backends.cuda.matmul.allow_tf32 = False
+        rows.append([f"product, {name}", f"{rate / 1e12:,.1f} TFLOP/s"])
     source = torch.randn(size * size, device=device)
     target = torch.empty_like(source)
     seconds = timing.one_turn(lambda: target.copy_(source), device)
@@ -101,25 +103,12 @@ def _tile(rows=None, warps=None):
 
 def _measured(actions, options, tensors, layout, operations):
     """Rows of the table: time of a forward pass, of a step, ratio to the first of the same type, memory, rate."""
-    device, rows, reference = options.device, [], {}
+    rows, reference = [], {}
     for label, (function, dtype, tile) in actions.items():
         own = [tensor.clone().requires_grad_() for tensor in tensors]
-
-        def forward():
-            return function(*own, layout, dtype)
-
-        def step():
-            out = forward()
-            torch.autograd.grad(out, own, torch.ones_like(out))
-
         try:
             with _tile(**tile):
-                step()  # compiles
-                if device.type == "cuda":
-                    torch.cuda.reset_peak_memory_stats(device)
-                base = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
-                times = [timing.one_turn(action, device) for action in (forward, step)]
-                peak = (torch.cuda.max_memory_allocated(device) - base) / 2**20 if device.type == "cuda" else 0
+                *times, peak = _times_and_peak(functools.partial(function, *own, layout, dtype), own, options.device)
         except Exception as error:
             rows.append([label, f"{type(error).__name__}: {str(error)[:80]}", "", "", "", ""])
             continue
@@ -127,6 +116,22 @@ def _measured(actions, options, tensors, layout, operations):
         figures = (1e3 * times[0], 1e3 * times[1], reference[dtype] / times[1], peak, operations / times[1] / 1e12)
         rows.append([label, *map(report.figure, figures)])
     return rows
+
+
+def _times_and_peak(forward, inputs, device):
+    """Seconds of a forward pass and of a forward and backward one, and MiB that the latter takes."""
+
+    def train():
+        out = forward()
+        torch.autograd.grad(out, inputs, torch.ones_like(out))
+
+    train()  # compiles
+    on_gpu = device.type == "cuda"
+    before = torch.cuda.memory_allocated(device) if on_gpu else 0
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats(device)
+    times = [timing.one_turn(action, device) for action in (forward, train)]
+    return *times, (torch.cuda.max_memory_allocated(device) - before) / 2**20 if on_gpu else 0
 
 
 def scan(options):
@@ -166,35 +171,39 @@ def _workload(name, options, folder):
 
 def step(options):
     """What each millisecond of a training step of GLINT-RU is: the kernels that take the most, as they are called."""
-    activity = torch.profiler.ProfilerActivity
-    kind = activity.CUDA if options.device.type == "cuda" else activity.CPU
     for name in WIDTHS:
         with tempfile.TemporaryDirectory() as folder:
             workload = _workload(name, options, Path(folder))
             model, (batch,) = workload.model(REFERENCE), workload.training_batches(REFERENCE, 1)
         optimiser = torch.optim.Adam(model.parameters())
         for precision in (None, torch.bfloat16):
-
-            def train():
-                with torch.autocast(options.device.type, precision, enabled=precision is not None):
-                    loss = model.calculate_loss(batch)
-                optimiser.zero_grad()
-                loss.backward()
-                optimiser.step()
-
+            train = functools.partial(_train, model, optimiser, batch, options.device.type, precision)
             train()
-            seconds = timing.one_turn(train, options.device)
-            with torch.profiler.profile(activities=[activity.CPU, kind]) as profile:
-                train()
-                if options.device.type == "cuda":
-                    torch.cuda.synchronize()
-            events = [(event.key, _own_time(event, kind), event.count) for event in profile.key_averages()]
-            events.sort(key=lambda event: -event[1])
-            busy = sum(event[1] for event in events)
-            rows = [[key[:90], f"{time / 1e3:.3f}", str(count)] for key, time, count in events[:25] if time > 0]
-            kernels = sum(count for _, time, count in events if time > 0)
-            rows += [["all", f"{busy / 1e3:.3f}", str(kernels)], ["step, by the clock", f"{1e3 * seconds:.3f}", ""]]
+            rows = _profile(train, options.device)
+            rows.append(["step, by the clock", f"{1e3 * timing.one_turn(train, options.device):.3f}", ""])
             yield f"A training step, {name} shape, {precision or 'float32'}", ["kernel", "ms", "launches"], rows
+
+
+def _train(model, optimiser, batch, device_type, precision):
+    with torch.autocast(device_type, precision, enabled=precision is not None):
+        loss = model.calculate_loss(batch)
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
+
+
+def _profile(train, device):
+    activity = torch.profiler.ProfilerActivity
+    kind = activity.CUDA if device.type == "cuda" else activity.CPU
+    with torch.profiler.profile(activities={activity.CPU, kind}) as profile:
+        train()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+    events = [(event.key, _own_time(event, kind), event.count) for event in profile.key_averages()]
+    events = sorted((event for event in events if event[1] > 0), key=lambda event: -event[1])
+    rows = [[key[:90], f"{time / 1e3:.3f}", str(count)] for key, time, count in events[:25]]
+    busy, launches = sum(time for _, time, _ in events), sum(count for *_, count in events)
+    return [*rows, ["all", f"{busy / 1e3:.3f}", str(launches)]]
 
 
 def _own_time(event, kind):
@@ -205,7 +214,7 @@ def _own_time(event, kind):
 
 
 def epoch(options):
-    """Training with RecBole's trainer, scaled to a whole epoch, with the training data in main memory and on the card."""
+    """RecBole's trainer, scaled to a whole epoch, with the training data in main memory and on the card."""
     for name in WIDTHS:
         rows = []
         with tempfile.TemporaryDirectory() as folder:
@@ -214,10 +223,7 @@ def epoch(options):
                 model, loader = workload.model(REFERENCE), workload.training_loader(REFERENCE)
                 trainer = workload.trainer(REFERENCE, model)
                 with device_data.on_request({"data_on_device": switch}, loader, options.device):
-
-                    def train(trainer=trainer, loader=loader):
-                        trainer._train_epoch(loader, 0)
-
+                    train = functools.partial(trainer._train_epoch, loader, 0)
                     train()
                     seconds = timing.one_turn(train, options.device)
                 share = workload.training_rows / len(loader._dataset)

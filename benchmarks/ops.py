@@ -28,6 +28,7 @@ import time
 
 import torch
 
+from recbole_glintru.allocator import keep_freed_memory
 from recbole_glintru.ops import mamba_kernels
 from recbole_glintru.ops.selective_scan import selective_scan
 
@@ -222,4 +223,5 @@ def main():
 
 
 if __name__ == "__main__":
+    keep_freed_memory()  # as run_recbole.py does: for all candidates alike
     main()

@@ -33,6 +33,7 @@ Trains a model on a data set and evaluates it, by RecBole.
   --length_groups  these groups, of every model: True, False, measured, or their costs [group, step]
   --compact_evaluation
                    False: RecBole's own loader in sampled evaluation; the same metrics, more slowly
+  --data_on_device True: the training data stay on the GPU; same batches, same order
 
 The model's defaults, the protocol, the files, the command line: each is above the one before.
 

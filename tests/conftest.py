@@ -5,6 +5,8 @@ import sys
 import pytest
 import torch
 
+import recbole_glintru  # noqa: F401  (first: editable installs have no start-up line, and RecBole alone does not import)
+
 # Few users with short histories: RecBole's whole flow in a second or two.
 TINY = {
     "user_inter_num_interval": "[0,24]",

@@ -12,7 +12,7 @@ import time
 from unittest import mock
 
 import torch
-from fakes import Settings, make_batch, make_histories, make_model, model_settings
+from fakes import BASE, ItemTable, Settings, make_batch, make_histories, make_model, model_settings
 
 from recbole_glintru import plugin
 from recbole_glintru.models.glintru import GLINTRU
@@ -90,7 +90,8 @@ def train_in_process(local_rank, nproc, ports):
             torch.distributed.init_process_group(
                 "gloo", rank=local_rank, world_size=nproc, init_method=f"tcp://localhost:{port}"
             )
-            outcomes[run] = {name: gradients(name, local_rank, nproc) for name in plugin.announced_models()}
+            names = [*plugin.announced_models(), ACCELERATED]
+            outcomes[run] = {name: gradients(name, local_rank, nproc) for name in names}
         else:
             outcomes[run] = train_and_evaluate(run, local_rank=local_rank, **members)
     torch.save(outcomes, f"rank-{local_rank}")
@@ -139,16 +140,21 @@ def as_recbole_does(trainer, config, dataset):
 # -------------------------------------------------------------------------------------------------- gradients
 
 
+ACCELERATED = "GRU4Rec"  # one of RecBole's own
+
+
 def gradients(name, rank=0, ranks=1):
-    """The gradients of one training step of a model of the package, on a share of eight rows, as RecBole makes it."""
+    """The gradients of one training step of a model, on a share of eight rows, as RecBole makes it.
+
+    In several processes rows of each length are a group of their own, and RecBole's model is accelerated; in one there
+    are no groups, and it is RecBole's alone.
+    """
     from recbole.trainer.trainer import AbstractTrainer
 
     torch.manual_seed(rank)  # other initial parameters in every rank, as RecBole has them
-    features = {"class": torch.randint(1, 5, (30, 3), generator=torch.Generator().manual_seed(0))}
-    settings = model_settings(name, MAX_ITEM_LIST_LENGTH=12)
-    settings.update({key: 0.0 for key in settings if "dropout" in key or key.startswith("sse_")})  # no random numbers
-    model = make_model(name, features=features, **settings)
-    trainer = AbstractTrainer(Settings(settings, single_spec=ranks == 1), model)
+    model, settings = _without_chance(name, length_groups=[0.0, 0.0] if ranks > 1 else False)
+    settings.update(single_spec=ranks == 1, accelerate=ranks > 1 and name == ACCELERATED)
+    trainer = AbstractTrainer(settings, model)
     trainer.device = torch.device("cpu")
     item_seq, item_seq_len = make_histories([12, 3, 1, 7, 5, 9, 2, 12], padded_to=12)
     batch = make_batch(item_seq, item_seq_len)[torch.arange(rank, 8, ranks)]
@@ -158,6 +164,19 @@ def gradients(name, rank=0, ranks=1):
         sync_loss = trainer.sync_grad_loss()
     (model.calculate_loss(batch) + sync_loss).backward()
     return {key: parameter.grad for key, parameter in model.named_parameters()}
+
+
+def _without_chance(name, **changes):
+    """A model that draws no random numbers once it is made, and its settings."""
+    changes["MAX_ITEM_LIST_LENGTH"] = 12
+    if name == ACCELERATED:
+        own = {"embedding_size": 16, "hidden_size": 16, "num_layers": 1, "dropout_prob": 0.0, "loss_type": "CE"}
+        settings = Settings({**BASE, **own, **changes})
+        return plugin.import_model(name)(settings, ItemTable(30)), settings
+    settings = model_settings(name, **changes)
+    settings.update({key: 0.0 for key in settings if "dropout" in key or key.startswith("sse_")})
+    features = {"class": torch.randint(1, 5, (30, 3), generator=torch.Generator().manual_seed(0))}
+    return make_model(name, features=features, **settings), settings
 
 
 # ----------------------------------------------------------------------------------------------------- failures

@@ -17,32 +17,19 @@ import process_runs
 import pytest
 import torch
 import yaml
+from documentation import FOLDER, SHORT, examples
 
-import recbole_glintru
 from recbole_glintru import plugin, published
 
-ROOT = Path(recbole_glintru.__file__).resolve().parent.parent
-PAGE = ROOT / "docs" / "existing-setups.md"
+PAGE = FOLDER / "existing-setups.md"
 pytestmark = pytest.mark.skipif(not PAGE.is_file(), reason="the documentation is not installed")
-
-SHORT = [
-    "--user_inter_num_interval=[0,24]",
-    "--epochs=1",
-    "--hidden_size=16",
-    "--n_heads=4",
-    "--MAX_ITEM_LIST_LENGTH=10",
-    "--show_progress=False",
-]
 
 
 def sections():
     """Title -> the section's examples, (language, text)."""
     parts = re.split(r"^## (.+)$", PAGE.read_text("utf-8"), flags=re.MULTILINE)
-    examples = {
-        title: re.findall(r"^```(\w*)\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
-        for title, text in zip(parts[1::2], parts[2::2])
-    }
-    return {title: blocks for title, blocks in examples.items() if blocks}
+    found = {title: examples(text) for title, text in zip(parts[1::2], parts[2::2])}
+    return {title: blocks for title, blocks in found.items() if blocks}
 
 
 @pytest.fixture

@@ -107,6 +107,9 @@ def test_a_started_process_is_told_its_name(monkeypatch):
 @pytest.fixture
 def in_place(workplace, monkeypatch):
     """`run(nproc=...)` starts no process: the first rank, which does what it is given, runs in this one."""
+    from recbole.quick_start import quick_start
+
+    assert quick_start.run_recboles is process_failures.run_process
 
     def spawn(function, args, **options):
         try:

@@ -96,13 +96,15 @@ def test_there_is_one_checkpoint(two, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", plugin.announced_models())
+@pytest.mark.parametrize("name", [*plugin.announced_models(), process_runs.ACCELERATED])
 def test_gradients_of_all_models_are_averaged(two, name):
-    """A share each, and the gradients of all rows on both."""
+    """A share each, in groups of like length, and on both the gradients of all rows, which are those without groups."""
     expected = process_runs.gradients(name)
-    for outcomes in two[1]:
-        for parameter, gradient in outcomes["gradients"][name].items():
-            torch.testing.assert_close(gradient, expected[parameter], rtol=1e-4, atol=1e-6, msg=parameter)
+    first, second = (outcomes["gradients"][name] for outcomes in two[1])
+    assert expected.keys() == first.keys()
+    for parameter, gradient in first.items():
+        assert torch.equal(gradient, second[parameter])
+        torch.testing.assert_close(gradient, expected[parameter], rtol=1e-4, atol=1e-6, msg=parameter)
 
 
 # ---------------------------------------------------------------------------------------------- a group of one

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from recbole_glintru.ops import gru_kernels
+from recbole_glintru.ops.compact import Compact
 from recbole_glintru.ops.gru import gru_reference, packed_gru, packed_gru_at
 from recbole_glintru.ops.layouts import Layout, Packed
 from recbole_glintru.ops.precision import at_least_float32, float32_region
@@ -45,6 +46,8 @@ class GRU(nn.Module):
                 return x
         with float32_region(x):
             x = at_least_float32(x)
+            if isinstance(layout, Compact):
+                return layout.arrange(self._whole(layout.pad(x)))
             if not isinstance(layout, Packed) and not is_compiling():
                 return self._whole(x)
             for weights in self.all_weights:

@@ -25,9 +25,11 @@ TOLERANCES = {torch.float32: 2e-2, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 
 def product_type(x: Tensor) -> torch.dtype:
     """The type of the factors of products: autocast's, or x's own."""
-    if x.dtype == torch.float32 and x.is_cuda and torch.is_autocast_enabled():
-        return torch.get_autocast_gpu_dtype()
-    return x.dtype
+    if x.dtype != torch.float32 or not x.is_cuda or not torch.is_autocast_enabled():
+        return x.dtype
+    if hasattr(torch, "get_autocast_dtype"):
+        return torch.get_autocast_dtype("cuda")
+    return torch.get_autocast_gpu_dtype()  # PyTorch before 2.4
 
 
 def are_usable(device: torch.device, dtype: torch.dtype, hidden_size: int, bias: bool) -> bool:

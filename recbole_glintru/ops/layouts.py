@@ -2,12 +2,14 @@
 
 A linear layer, an activation or dropout treats every position alike: it takes a tensor `[*P, d]` and need not know what
 the positions P are. A layout holds the rest: what stands where, sums over a history, neighbours in time, one position
-of each history. Two layouts answer to the same methods:
+of each history. Three layouts answer to the same methods:
 
-* `Padded`: P = (B, L), as RecBole's batches come. For GPUs, for `torch.compile` and for export.
+* `Padded`: P = (B, L), as RecBole's batches come. For `torch.compile` and for export.
 * `Packed`: P = (N,), the N real positions alone, one time step after the other and in each step the longest histories
   first. A step is one contiguous block, and the next one continues its first rows, so that a recurrence needs neither
   a mask nor a copy. No padding is computed. For CPUs.
+* `Compact` (`compact.py`): the same N positions, one history after the other. For GPUs, which are slow at many small
+  operations.
 
 Tensors with one row per history have the layout's order inside it: `sort` brings them there, `restore` back.
 """
@@ -19,17 +21,18 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from recbole_glintru.ops.compact import Compact
 from recbole_glintru.ops.packed_attention import NORM_FLOOR, packed_attention
 from recbole_glintru.ops.packed_convolution import packed_convolution
-from recbole_glintru.ops.pieces import blocks
+from recbole_glintru.ops.pieces import collect, spread
 from recbole_glintru.ops.tracing import is_traced
 
 
 def choose(lengths: Tensor, length: int) -> "Layout":
     """The layout that is fastest for histories of `lengths` (`[B] int64`, each from 1 to `length`)."""
-    if lengths.device.type != "cpu" or is_traced():
-        return Padded(lengths, length)
-    return Packed(lengths, length)
+    if not is_traced() and lengths.device.type in _WITHOUT_PADDING:
+        return _WITHOUT_PADDING[lengths.device.type](lengths, length)
+    return Padded(lengths, length)
 
 
 class Padded:
@@ -171,19 +174,16 @@ class Packed:
         return packed_attention(query, key, value, self.counts, normalise)
 
 
-Layout = Union[Padded, Packed]
+Layout = Union[Padded, Packed, Compact]
+_WITHOUT_PADDING = {"cpu": Packed, "cuda": Compact}
 
 
 def _spread(x, counts):
-    spread = x.new_empty(sum(counts), *x.shape[1:])
-    return torch.cat([x[:count] for count in counts], out=spread)
+    return spread(x, counts, out=x.new_empty(sum(counts), *x.shape[1:]))
 
 
 def _collect(x, counts):
-    total = x[: counts[0]].clone()
-    for count, block in zip(counts[1:], blocks(counts)[1:]):
-        total[:count] += x[block]
-    return total
+    return collect(x, counts, total=x.new_zeros(counts[0], *x.shape[1:]))
 
 
 class _Spread(torch.autograd.Function):

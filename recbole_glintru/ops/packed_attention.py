@@ -7,15 +7,13 @@ time, so that what one operation writes is in the cache when the next one reads 
 would go into memory.
 """
 
-from typing import Optional
-
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from recbole_glintru.ops.pieces import blocks, pieces
+from recbole_glintru.ops.pieces import collect, pieces, spread
 
-ELEMENTS = 1 << 18  # of a piece: 1 MiB in float32; there are up to four at a time
+ELEMENTS = 1 << 18  # of a piece: 1 MiB in float32
 NORM_FLOOR = 1e-12  # below it a vector counts as zero, and its normalised value is zero instead of NaN
 
 _elu = torch.ops.aten.elu.out
@@ -43,14 +41,14 @@ class _PackedAttention(torch.autograd.Function):
         weights = key.new_empty(key.shape[:2])
         norms = torch.empty_like(weights) if normalise else None
         context = torch.zeros_like(query)
-        for rows, steps, (keys, products) in _in_pieces(query, counts, buffers=2):
+        for rows, steps, (keys, products) in _in_pieces(query, counts):
             _elu(key[rows], 1, 1, 1, out=keys)
-            torch.mul(keys, _spread(query, steps, products), out=products)
+            torch.mul(keys, spread(query, steps, products), out=products)
             torch.sum(products, dim=-1, out=weights[rows])
             if normalise:
                 torch.linalg.vector_norm(keys, dim=-1, out=norms[rows]).clamp_(min=NORM_FLOOR)
                 weights[rows] /= norms[rows]
-            _collect(torch.mul(value[rows], weights[rows].unsqueeze(-1), out=products), steps, context)
+            collect(torch.mul(value[rows], weights[rows].unsqueeze(-1), out=products), steps, context)
         ctx.counts = counts
         ctx.save_for_backward(query, key, value, weights, norms)
         return context
@@ -60,15 +58,15 @@ class _PackedAttention(torch.autograd.Function):
     def backward(ctx, grad_context):
         query, key, value, weights, norms = ctx.saved_tensors
         grad_query, grad_key, grad_value = torch.zeros_like(query), torch.empty_like(key), torch.empty_like(value)
-        for rows, steps, (keys, products) in _in_pieces(query, ctx.counts, buffers=2):
+        for rows, steps, (keys, products) in _in_pieces(query, ctx.counts):
             _elu(key[rows], 1, 1, 1, out=keys)
-            arriving = _spread(grad_context, steps, grad_value[rows])
+            arriving = spread(grad_context, steps, grad_value[rows])
             grad_weight = torch.mul(arriving, value[rows], out=products).sum(dim=-1)
             arriving *= weights[rows].unsqueeze(-1)  # now the gradient of the values
             if norms is not None:
                 grad_weight /= norms[rows]
-            _collect(torch.mul(keys, grad_weight.unsqueeze(-1), out=products), steps, grad_query)
-            grad_elu = _spread(query, steps, products).mul_(grad_weight.unsqueeze(-1))
+            collect(torch.mul(keys, grad_weight.unsqueeze(-1), out=products), steps, grad_query)
+            grad_elu = spread(query, steps, products).mul_(grad_weight.unsqueeze(-1))
             if norms is not None:
                 of_norm = grad_weight.mul_(weights[rows]).div_(norms[rows])
                 grad_elu.addcmul_(keys, of_norm.unsqueeze(-1), value=-1)
@@ -76,20 +74,11 @@ class _PackedAttention(torch.autograd.Function):
         return grad_query, grad_key, grad_value, None, None
 
 
-def _in_pieces(query: Tensor, counts: list[int], buffers: int):
-    """Yields the rows of a piece, the number of rows of each of its steps, and buffers for it."""
+def _in_pieces(query: Tensor, counts: list[int]):
+    """Yields the rows of a piece, the number of rows of each of its steps, and two buffers for it."""
     width = query[0].numel()
     parts = pieces(counts, ELEMENTS // width)
     longest = max(rows.stop - rows.start for rows, _ in parts)
-    memory = [query.new_empty(longest, *query.shape[1:]) for _ in range(buffers)]
+    memory = [query.new_empty(longest, *query.shape[1:]) for _ in range(2)]
     for rows, steps in parts:
         yield rows, counts[steps.start : steps.stop], [buffer[: rows.stop - rows.start] for buffer in memory]
-
-
-def _spread(x: Tensor, counts: list[int], out: Tensor) -> Tensor:
-    return torch.cat([x[:count] for count in counts], out=out)
-
-
-def _collect(x: Tensor, counts: list[int], total: Optional[Tensor]) -> None:
-    for count, block in zip(counts, blocks(counts)):
-        total[:count] += x[block]

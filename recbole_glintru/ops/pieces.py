@@ -1,6 +1,13 @@
-"""Where the time steps of packed histories (`layouts.Packed`) lie, one by one and some at a time."""
+"""The time steps of packed histories (`layouts.Packed`), one by one and some at a time: where they lie, rows for each.
+
+`counts` are the numbers of histories that have a step, of all steps or of some consecutive ones; histories stand in one
+order in every step, the longest first.
+"""
 
 from itertools import accumulate
+
+import torch
+from torch import Tensor
 
 
 def blocks(counts: list[int]) -> list[slice]:
@@ -20,3 +27,15 @@ def pieces(counts: list[int], most: int) -> list[tuple[slice, range]]:
         parts.append((slice(starts[first], starts[behind]), range(first, behind)))
         first = behind
     return parts
+
+
+def spread(x: Tensor, counts: list[int], out: Tensor) -> Tensor:
+    """Each position gets its history's row: `[B, ...]` -> out `[sum(counts), ...]`."""
+    return torch.cat([x[:count] for count in counts], out=out)
+
+
+def collect(x: Tensor, counts: list[int], total: Tensor) -> Tensor:
+    """Add each position's row to its history's: `[sum(counts), ...]` -> total `[B, ...]`."""
+    for count, block in zip(counts, blocks(counts)):
+        total[:count] += x[block]
+    return total

@@ -22,7 +22,8 @@ import triton
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from recbole_glintru.ops.layouts import Layout, Packed
+from recbole_glintru.ops.compact import Compact
+from recbole_glintru.ops.layouts import Layout, Packed, Padded
 from recbole_glintru.ops.precision import float32_region
 from recbole_glintru.ops.triton_gru_kernels import gru_backward, gru_forward
 
@@ -52,6 +53,8 @@ def places(layout: Layout) -> Places:
         starts = _on([0, *layout.counts[:-1]], layout.lengths).cumsum(0)
         return Places(layout.lengths, torch.arange(len(layout.lengths), device=starts.device), starts, False)
     lengths, order = torch.sort(layout.lengths, descending=True, stable=True)
+    if isinstance(layout, Compact):
+        return Places(lengths, layout.starts[order], torch.arange(layout.length, device=order.device), False)
     return Places(lengths, order * layout.length, torch.arange(layout.length, device=order.device), True)
 
 
@@ -124,7 +127,7 @@ class _TritonGRU(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad_states):
         x, weight_ih, weight_hh, states, *where = ctx.saved_tensors
-        d, padded = weight_hh.shape[1], not isinstance(ctx.layout, Packed)
+        d, padded = weight_hh.shape[1], isinstance(ctx.layout, Padded)
         before = _before(states, ctx.layout)
         gates = states.new_empty(len(states), 4 * d)
         with float32_region(x), tf32_products(x):
@@ -141,6 +144,8 @@ class _TritonGRU(torch.autograd.Function):
 
 def _before(states, layout):
     """The state before each position, `[N, d]`."""
+    if isinstance(layout, Compact):
+        return layout.previous(states)
     if isinstance(layout, Packed):
         first = layout.counts[0]
         distances, repeats = (_on(counts, states) for counts in (layout.counts[:-1], layout.counts[1:]))

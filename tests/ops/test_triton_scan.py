@@ -1,11 +1,13 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 from triton_kernels import DEVICE, assert_close
 
 from recbole_glintru.layers.mamba import Mamba
-from recbole_glintru.ops import scan_kernels
+from recbole_glintru.ops import mamba_kernels, scan_kernels
 from recbole_glintru.ops.histories import at_position, valid_positions
-from recbole_glintru.ops.selective_scan import selective_scan, selective_scan_last
+from recbole_glintru.ops.selective_scan import choose_backend, selective_scan, selective_scan_last
 
 triton_scan = pytest.importorskip("recbole_glintru.ops.triton_scan")
 slow = pytest.mark.slow
@@ -176,6 +178,26 @@ def test_self_check(objections, monkeypatch):
     monkeypatch.setattr(scan_kernels, "scan", lambda *args, **options: right(*args, **options) * 1.01)
     with pytest.raises(RuntimeError, match="scan_backend='triton'.*the output is off by 0.01"):
         scan_kernels.require(DEVICE)
+
+
+@pytest.mark.parametrize(
+    "mamba_ssm, own, expected", [(True, True, "mamba_ssm"), (False, True, "triton"), (False, False, "torch")]
+)
+def test_first_choice_on_a_gpu(monkeypatch, mamba_ssm, own, expected):
+    monkeypatch.setattr(mamba_kernels, "scan_is_usable", lambda device: mamba_ssm)
+    monkeypatch.setattr(scan_kernels, "are_usable", lambda device: own)
+    on_gpu = SimpleNamespace(is_cuda=True, dtype=torch.float32, device=DEVICE)
+    assert choose_backend(on_gpu, "auto") == expected
+    on_gpu.dtype = torch.float64
+    assert choose_backend(on_gpu, "auto") == "torch"
+
+
+def test_last_state_is_left_to_torch(objections):
+    tensors, lengths = problem(2, 32, 2, 3)
+    options = {"delta_softplus": True, "return_last_state": True, "lengths": lengths}
+    actual = selective_scan(**tensors, **options, backend="triton")
+    for one, other in zip(actual, selective_scan(**tensors, **options, backend="torch")):
+        assert torch.equal(one, other)
 
 
 def test_block_runs_on_it(objections):

@@ -1,0 +1,113 @@
+"""A layout of histories for GPUs: the real positions alone, one history after the other.
+
+Answers to the methods of `layouts.Padded`, which say what each does. Nothing is computed for padding, as in
+`layouts.Packed`; but neighbours in time are neighbours in memory, so that no operation goes step by step. Sums over a
+history add its positions in their order: the same input gives the same bits.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from recbole_glintru.ops.packed_attention import NORM_FLOOR
+
+
+class Compact:
+    """Positions `(N,)`: those of the first history, then those of the second one, and so on.
+
+    How many there are is read on the host, once a batch.
+
+    Attributes:
+        lengths: `[B] int64`, in the order of the batch.
+        starts: `[B] int64`, where each history begins.
+        ranks: `[N] int64`, which history a position belongs to; steps: `[N] int64`, its position in that history.
+    """
+
+    def __init__(self, lengths: Tensor, length: int):
+        self.lengths, self.length = lengths, length
+        device, ends = lengths.device, lengths.cumsum(0)
+        count = int(ends[-1])
+        self.starts = ends - lengths
+        rows = torch.arange(len(lengths), device=device)
+        self.ranks = torch.repeat_interleave(rows, lengths, output_size=count)
+        self.steps = torch.arange(count, device=device) - self.starts[self.ranks]
+
+    def sort(self, x: Tensor) -> Tensor:
+        return x
+
+    def restore(self, x: Tensor) -> Tensor:
+        return x
+
+    def arrange(self, x: Tensor) -> Tensor:
+        return x[self.ranks, self.steps]
+
+    def pad(self, x: Tensor) -> Tensor:
+        padded = x.new_zeros(len(self.lengths), self.length, *x.shape[1:])
+        return padded.index_put((self.ranks, self.steps), x)
+
+    def spread(self, x: Tensor) -> Tensor:
+        return _Spread.apply(x, self)
+
+    def collect(self, x: Tensor) -> Tensor:
+        return _Collect.apply(x, self)
+
+    def contains(self, positions: Tensor) -> Tensor:
+        return (positions >= 0) & (positions < self.lengths.unsqueeze(1))
+
+    def at(self, x: Tensor, positions: Tensor) -> Tensor:
+        places = self.starts.unsqueeze(1) + positions
+        return x[torch.where(self.contains(positions), places, 0)]
+
+    def convolve(self, x: Tensor, taps: Tensor, biases: Tensor) -> Tensor:
+        products = F.linear(x, taps.flatten(0, 1), biases.flatten()).unflatten(-1, taps.shape[:2])  # [N, k, out]
+        reach = len(taps) // 2
+        total = products[:, reach]
+        remaining = self.lengths[self.ranks] - 1 - self.steps  # positions behind, in the same history
+        for distance in range(1, min(reach, len(x) - 1) + 1):
+            after = F.pad(products[distance:, reach + distance], (0, 0, 0, distance))
+            before = F.pad(products[:-distance, reach - distance], (0, 0, distance, 0))
+            total = total + after * (remaining >= distance).unsqueeze(-1)
+            total = total + before * (self.steps >= distance).unsqueeze(-1)
+        return total
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, normalise: bool) -> Tensor:
+        key = F.elu(key)
+        weights = (self.spread(query) * key).sum(dim=-1)
+        if normalise:
+            weights = weights / torch.linalg.vector_norm(key, dim=-1).clamp(min=NORM_FLOOR)
+        return self.collect(weights.unsqueeze(-1) * value)
+
+    def previous(self, x: Tensor) -> Tensor:
+        """The tensor at the position before, zero at the first one of a history: `[N, d]` -> `[N, d]`."""
+        return F.pad(x[:-1], (0, 0, 1, 0)) * (self.steps > 0).unsqueeze(-1)
+
+
+def _sums(x, layout):
+    flat = x.reshape(len(x), -1).contiguous()
+    sums = torch.segment_reduce(flat, "sum", lengths=layout.lengths, axis=0, unsafe=True)
+    return sums.view(-1, *x.shape[1:])
+
+
+class _Spread(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, layout):
+        ctx.layout = layout
+        return x[layout.ranks]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        return _sums(grad, ctx.layout), None
+
+
+class _Collect(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, layout):
+        ctx.layout = layout
+        return _sums(x, layout)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        return grad[ctx.layout.ranks], None
