@@ -82,6 +82,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--budget", type=_positive(float), metavar="SECONDS", help="begin nothing after so long (table: 300)"
     )
     parser.add_argument("--batch_size", type=_positive(int), help="default 2048 on a GPU; 1024, ml-1m 256, on a CPU")
+    parser.add_argument("--keep_memory", action="store_true", help="keep freed memory, as run_recbole.py does, for all")
     parser.add_argument("--threads", type=_positive(int), default=torch.get_num_threads(), help="of the CPU")
     parser.add_argument(
         "--evaluation_seconds", type=_positive(float), default=5.0, help="a longer pass is scaled (default 5)"
@@ -147,6 +148,7 @@ def _check(options):
 def run(options: argparse.Namespace) -> int:
     """Measure what the options ask for, print it, and write it down; the exit status."""
     torch.set_num_threads(options.threads)
+    options.keep_memory = options.keep_memory and keep_freed_memory()
     if options.device.type == "cuda":
         torch.cuda.set_device(options.device)
     options.output = options.output.resolve()
@@ -298,9 +300,9 @@ def _section(kind, about, measured):
 
 def _machine(options):
     where = report.device_name(options.device) if options.device.type == "cuda" else f"{options.threads} CPU threads"
-    return f"PyTorch {torch.__version__}, {where}, float32"
+    kept = ", freed memory kept" if options.keep_memory else ""
+    return f"PyTorch {torch.__version__}, {where}, float32{kept}"
 
 
 if __name__ == "__main__":
-    keep_freed_memory()  # as run_recbole.py does: for all candidates alike
     sys.exit(main())

@@ -193,7 +193,9 @@ def test_table(tmp_path, tiny_shape, no_memory, capsys):
     assert list(section["rows"]) == ["GLINTRU", "GRU4Rec-accelerated", "GLINTRU-plain"]
     for row in section["rows"].values():
         assert row["training"]["turns"] >= 2 and row["scoring"]["ms"] > 0 and row["parameters"] > 0
-        assert row["evaluation"]["batches"] == 3  # 60 users, 20 a batch
+    batches = {name: row["evaluation"]["batches"] for name, row in section["rows"].items()}
+    # 60 users: histories are read once, or RecBole's 20 a batch
+    assert batches == {"GLINTRU": 1, "GRU4Rec-accelerated": 1, "GLINTRU-plain": 3}
         steps = math.ceil(TINY.training_rows / 16)
         assert row["epoch"]["seconds"] == pytest.approx(steps * (row["training"]["ms"] + row["loader_ms"]) / 1000)
     assert 0 < section["rows"]["GLINTRU"]["peak_share"] < 1
@@ -210,7 +212,7 @@ def test_real_data(tmp_path, no_memory):
     assert efficiency.main([*options, "--models", "GLINTRU", "--output", str(tmp_path)]) == 0
     row = results(tmp_path)["amazon-video-games data"]["rows"]["GLINTRU"]
     assert row["epoch"]["measured"]
-    assert row["evaluation"]["measured_batches"] == row["evaluation"]["batches"] == 3
+    assert row["evaluation"]["measured_batches"] == row["evaluation"]["batches"] == 1
 
 
 def test_what_does_not_fit_is_not_run(tmp_path, tiny_shape, monkeypatch):

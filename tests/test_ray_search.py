@@ -94,7 +94,7 @@ def test_the_start_up_line_sees_ray(tmp_path):
 
     def start(wait):
         command = [sys.executable, "-c", code.format(wait), str(tmp_path), str(ROOT), str(ROOT / "startup")]
-        environment = {**os.environ, "PYTHONWARNINGS": "ignore", "RECBOLE_GLINTRU_AUTOLOAD": "0"}  # not the installed one
+        environment = {**os.environ, "PYTHONWARNINGS": "ignore", "RECBOLE_GLINTRU_AUTOLOAD": "0"}  # an installed line
         return subprocess.run(command, capture_output=True, text=True, env=environment)
 
     if not hasattr(np, "bool8") or np.bool8 is np.bool_:  # NumPy 1 has its own

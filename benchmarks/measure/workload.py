@@ -11,7 +11,7 @@ from recbole.config import Config
 from recbole.data import create_dataset
 from recbole.data.dataloader import NegSampleEvalDataLoader, TrainDataLoader
 from recbole.data.transform import construct_transform
-from recbole.sampler import Sampler
+from recbole.sampler import RepeatableSampler
 from recbole.utils import get_model, get_trainer, init_seed
 
 from measure import shapes
@@ -131,7 +131,7 @@ class Workload:
             config["load_col"] = {**config["load_col"], "item": ["item_id", *features]}
         self.dataset = create_dataset(config)
         self._parts = dict(zip(("train", "valid", "test"), self.dataset.build()))
-        self._sampler = Sampler(list(self._parts), list(self._parts.values()), "popularity", 1.0)
+        self._sampler = RepeatableSampler(list(self._parts), self.dataset, "popularity", 1.0)
 
     def _for(self, candidate, dataset):
         """A data set with the features of its items for the models that have some, and else without: joining costs."""

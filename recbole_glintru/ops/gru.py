@@ -15,8 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from recbole_glintru.ops.pieces import blocks
-
 _sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
 _tanh_backward = torch.ops.aten.tanh_backward.grad_input
 
@@ -111,7 +109,7 @@ class _PackedGRU(torch.autograd.Function):
             kept = _run(x, weight_ih, weight_hh, bias_ih, bias_hh, ctx.counts)
         states, *kept = kept
         before = _states_before(states, ctx.counts)
-        arriving = _dense(grad_states) if places is None else _sparse(grad_states, places, ctx.counts)
+        arriving = _dense(grad_states, ctx.counts) if places is None else _sparse(grad_states, places, ctx.counts)
         grad_gates, grad_candidate, grad_recurrent = _into_gradients(kept, before, arriving, weight_hh, ctx.counts)
 
         d = weight_hh.shape[1]
@@ -128,11 +126,12 @@ class _PackedGRU(torch.autograd.Function):
         return grad_x, grad_weight_ih, grad_weight_hh, grad_bias_ih, grad_bias_hh, None, None
 
 
-def _dense(grad_states):
+def _dense(grad_states, counts):
     """Adds to the gradient of the states of one step, `[rows, d]`, what arrives there: here at all of them."""
+    of_steps = grad_states.split(counts)
 
-    def add(grad_h, number, step):
-        grad_h.add_(grad_states[step])
+    def add(grad_h, step):
+        grad_h.add_(of_steps[step])
 
     return add
 
@@ -140,13 +139,13 @@ def _dense(grad_states):
 def _sparse(grad_states, places, counts):
     """The same of gradients that arrive at `places` alone."""
     places, order = torch.sort(places)
-    grad_states = grad_states[order]
-    steps = blocks(counts)
-    borders = torch.searchsorted(places, torch.tensor([step.start for step in steps] + [steps[-1].stop])).tolist()
+    starts = torch.tensor([0, *counts]).cumsum(0)
+    arrivals = torch.searchsorted(places, starts).diff().tolist()
+    rows = places - starts[torch.searchsorted(starts, places, right=True) - 1]  # within their steps
+    of_steps = list(zip(rows.split(arrivals), grad_states[order].split(arrivals)))
 
-    def add(grad_h, number, step):
-        some = slice(borders[number], borders[number + 1])
-        grad_h.index_add_(0, places[some] - step.start, grad_states[some])
+    def add(grad_h, step):
+        grad_h.index_add_(0, *of_steps[step])
 
     return add
 
@@ -161,50 +160,52 @@ def _run(x, weight_ih, weight_hh, bias_ih, bias_hh, counts):
     states = x.new_empty(len(x), d)
     to_reset_update = weight_hh[: 2 * d].T.contiguous()
     to_recurrent = weight_hh[2 * d :].T.contiguous()
+    of_steps = (reset_update, reset_update[:, :d], reset_update[:, d:], candidate, recurrent, states)
     h = x.new_zeros(counts[0], d)
-    for step in blocks(counts):
-        h = h[: step.stop - step.start]
-        gates = reset_update[step].addmm_(h, to_reset_update).sigmoid_()
+    for gates, r, z, c, hidden, state in zip(*(tensor.split(counts) for tensor in of_steps)):
+        h = h[: len(gates)]
+        gates.addmm_(h, to_reset_update).sigmoid_()
         if has_bias:
-            torch.addmm(bias_hh[2 * d :], h, to_recurrent, out=recurrent[step])
+            torch.addmm(bias_hh[2 * d :], h, to_recurrent, out=hidden)
         else:
-            torch.mm(h, to_recurrent, out=recurrent[step])
-        c = candidate[step].addcmul_(gates[:, :d], recurrent[step]).tanh_()
-        h = torch.lerp(c, h, gates[:, d:], out=states[step])
+            torch.mm(h, to_recurrent, out=hidden)
+        c.addcmul_(r, hidden).tanh_()
+        h = torch.lerp(c, h, z, out=state)
     return states, reset_update, candidate, recurrent
 
 
 def _states_before(states, counts):
     """h_{t-1} where `states` has h_t."""
     before = torch.empty_like(states)
-    before[: counts[0]] = 0
-    steps = blocks(counts)
-    for earlier, step in zip(steps, steps[1:]):
-        before[step] = states[earlier][: step.stop - step.start]
+    first, *others = before.split(counts)
+    first.zero_()
+    for earlier, later in zip(states.split(counts), others):
+        later.copy_(earlier[: len(later)])
     return before
 
 
 def _into_gradients(kept, before, arriving, weight_hh, counts):
     """Turn r and z, c, h W_hn into the gradients of the sigmoids' arguments, of the tanh's argument and of h W_hn.
 
-    `arriving(grad_h, number, step)` adds to the gradient of a step's states what does not come from the later steps.
+    `arriving(grad_h, step)` adds to the gradient of a step's states what does not come from the later steps.
     """
     reset_update, candidate, recurrent = kept
     d = weight_hh.shape[1]
     grad_h = before.new_zeros(counts[0], d)
     kept_part, scratch = torch.empty_like(grad_h), torch.empty_like(grad_h)
-    for number, step in reversed(list(enumerate(blocks(counts)))):
-        rows = step.stop - step.start
-        gates, c, hidden = reset_update[step], candidate[step], recurrent[step]
-        r, z = gates[:, :d], gates[:, d:]
+    to_gates, to_recurrent = weight_hh[: 2 * d], weight_hh[2 * d :]
+    of_steps = (reset_update, reset_update[:, :d], reset_update[:, d:], candidate, recurrent, before)
+    of_steps = [tensor.split(counts) for tensor in of_steps]
+    for number, (gates, r, z, c, hidden, earlier) in reversed(list(enumerate(zip(*of_steps)))):
+        rows = len(gates)
         grad, buffer = grad_h[:rows], scratch[:rows]
-        arriving(grad, number, step)
-        torch.sub(before[step], c, out=buffer).mul_(grad)
+        arriving(grad, number)
+        torch.sub(earlier, c, out=buffer).mul_(grad)
         past = torch.mul(grad, z, out=kept_part[:rows])
         _sigmoid_backward(buffer, z, grad_input=z)
         _tanh_backward(grad.sub_(past), c, grad_input=c)
         torch.mul(c, hidden, out=buffer)
         torch.mul(c, r, out=hidden)
         _sigmoid_backward(buffer, r, grad_input=r)
-        torch.addmm(past, gates, weight_hh[: 2 * d], out=grad).addmm_(hidden, weight_hh[2 * d :])
+        torch.addmm(past, gates, to_gates, out=grad).addmm_(hidden, to_recurrent)
     return reset_update, candidate, recurrent

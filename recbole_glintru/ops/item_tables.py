@@ -74,9 +74,7 @@ def convolve_items(layout: Packed, items: Tensor, table: Tensor, k: int) -> Tens
     Returns:
         `[N, out]`.
     """
-    steps = layout.steps.unsqueeze(1) + torch.arange(k) - k // 2  # [N, k]
-    inside = (steps >= 0) & (steps < layout.lengths[layout.ranks].unsqueeze(1))
-    places = layout.starts[steps.clamp(0, layout.length - 1)] + layout.ranks.unsqueeze(1)
     nothing = len(table) - 1
-    rows = items[torch.where(inside, places, 0)] + torch.arange(k) * (nothing // k)
-    return F.embedding_bag(torch.where(inside, rows, nothing), table, mode="sum")
+    items = torch.cat([items, items.new_tensor([nothing])])[layout.neighbours(k)]  # [N, k]
+    rows = items + torch.arange(k) * (nothing // k)
+    return F.embedding_bag(rows.clamp(max=nothing), table, mode="sum")

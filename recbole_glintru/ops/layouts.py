@@ -168,7 +168,14 @@ class Packed:
     def convolve(self, x: Tensor, taps: Tensor, biases: Tensor) -> Tensor:
         if taps.dtype != x.dtype:  # autocast: the input is a half-precision product, the parameters are not
             taps, biases = taps.to(x.dtype), biases.to(x.dtype)
-        return packed_convolution(x, taps, biases, self.counts)
+        return packed_convolution(x, taps, biases, self.neighbours(len(taps)))
+
+    def neighbours(self, k: int) -> Tensor:
+        """Where the k positions around each position are: `[N, k]`, N for those that the history does not have."""
+        steps = self.steps.unsqueeze(1) + torch.arange(k) - k // 2
+        inside = (steps >= 0) & (steps < self.lengths[self.ranks].unsqueeze(1))
+        places = self.starts[steps.clamp(0, self.length - 1)] + self.ranks.unsqueeze(1)
+        return torch.where(inside, places, len(self.ranks))
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, normalise: bool) -> Tensor:
         return packed_attention(query, key, value, self.counts, normalise)
