@@ -193,11 +193,11 @@ def test_table(tmp_path, tiny_shape, no_memory, capsys):
     assert list(section["rows"]) == ["GLINTRU", "GRU4Rec-accelerated", "GLINTRU-plain"]
     for row in section["rows"].values():
         assert row["training"]["turns"] >= 2 and row["scoring"]["ms"] > 0 and row["parameters"] > 0
+        steps = math.ceil(TINY.training_rows / 16)
+        assert row["epoch"]["seconds"] == pytest.approx(steps * (row["training"]["ms"] + row["loader_ms"]) / 1000)
     batches = {name: row["evaluation"]["batches"] for name, row in section["rows"].items()}
     # 60 users: histories are read once, or RecBole's 20 a batch
     assert batches == {"GLINTRU": 1, "GRU4Rec-accelerated": 1, "GLINTRU-plain": 3}
-        steps = math.ceil(TINY.training_rows / 16)
-        assert row["epoch"]["seconds"] == pytest.approx(steps * (row["training"]["ms"] + row["loader_ms"]) / 1000)
     assert 0 < section["rows"]["GLINTRU"]["peak_share"] < 1
     assert any(note.startswith("LightSANs cannot be accelerated") for note in section["notes"])
     text = (tmp_path / "efficiency-cpu.md").read_text()
