@@ -207,6 +207,25 @@ def read_losses(configurator) -> None:
     configurator.Config._set_default_parameters = _set_default_parameters
 
 
+@after("recbole.config.configurator")
+def read_published_settings(configurator) -> None:
+    """A model takes its authors' names of settings too, `published_settings = {"num_layers": "gru_layers", ...}`.
+
+    Where a file, a dictionary or the command line has such a name and not the one here.
+    """
+    merge = configurator.Config._get_final_config_dict
+
+    @functools.wraps(merge)
+    def _get_final_config_dict(self):
+        settings, given = merge(self), self.external_config_dict
+        for published, name in getattr(self.model_class, "published_settings", {}).items():
+            if published in given and name not in given:
+                settings[name] = given[published]
+        return settings
+
+    configurator.Config._get_final_config_dict = _get_final_config_dict
+
+
 @after("recbole.utils.utils")
 def unknown_models_are_named(utils) -> None:
     """`get_model` says which name it does not know; RecBole's own ends in `No module named 'lightgbm'`."""

@@ -61,6 +61,23 @@ def test_registering_twice_is_harmless():
     assert sys.meta_path == finders
 
 
+@pytest.mark.parametrize(
+    "model, given, expected",
+    [
+        ("GLINTRU", {"num_layers": 2, "dropout_prob": 0.1}, {"gru_layers": 2, "embedding_dropout_prob": 0.1}),
+        ("GLINTRU", {"num_layers": 2, "gru_layers": 3}, {"gru_layers": 3, "embedding_dropout_prob": 0.2}),
+        ("Mamba4Rec", {"num_layers": 3, "dropout_prob": 0.1}, {"n_layers": 3, "hidden_dropout_prob": 0.1}),
+        ("GRU4Rec", {"num_layers": 2}, {"num_layers": 2, "gru_layers": None}),
+    ],
+)
+def test_the_authors_names_of_settings(model, given, expected):
+    """Taken where the name here is not given; RecBole's own models, and its defaults, are no concern of theirs."""
+    from recbole.config import Config
+
+    config = Config(model=model, dataset="ml-100k", config_dict={**given, "train_neg_sample_args": None})
+    assert {name: config[name] for name in expected} == expected
+
+
 def test_import_is_light(tmp_path):
     """No module of RecBole, PyTorch or of anything optional is imported before it is asked for."""
     heavy = ["torch", "recbole", "numpy", "pandas", "ray", "triton", "mamba_ssm", "matplotlib", "hyperopt"]

@@ -27,12 +27,14 @@ class NextItemRecommender(SequentialRecommender):
         packs_histories: whether `encode` computes no padding by itself, so that groups of like length save nothing.
         published_names: regular expressions and replacements that, applied in order, turn a parameter name of the
             authors' published code into the name here (`recbole_glintru.published`).
+        published_settings: what the authors' code calls a setting -> its name here.
     """
 
     losses = {"CE": InputType.POINTWISE, "BPR": InputType.PAIRWISE}
     length_invariant = True
     packs_histories = False
     published_names: tuple[tuple[str, str], ...] = ()
+    published_settings: dict[str, str] = {}
 
     def __init__(self, config, dataset):
         super().__init__(config, dataset)

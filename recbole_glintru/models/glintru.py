@@ -54,6 +54,8 @@ class GLINTRU(NextItemRecommender):
         (r"^block(\d+)\.LayerNorm\.", r"blocks.\1.gate_norm."),
     )
 
+    published_settings = {"num_layers": "gru_layers", "dropout_prob": "embedding_dropout_prob"}
+
     def __init__(self, config, dataset):
         super().__init__(config, dataset)
         self.length_invariant = settings.switch(config, "mask_padding")

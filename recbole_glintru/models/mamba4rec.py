@@ -90,6 +90,7 @@ class Mamba4Rec(NextItemRecommender):
         (r"^mamba_layers\.(\d+)\.ffn\.w_2\.", r"blocks.\1.feed_forward.reduce."),
         (r"^mamba_layers\.(\d+)\.ffn\.LayerNorm\.", r"blocks.\1.feed_forward.norm."),
     )
+    published_settings = {"num_layers": "n_layers", "dropout_prob": "hidden_dropout_prob"}
 
     def __init__(self, config, dataset):
         super().__init__(config, dataset)
