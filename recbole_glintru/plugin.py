@@ -213,17 +213,17 @@ def read_published_settings(configurator) -> None:
 
     Where a file, a dictionary or the command line has such a name and not the one here.
     """
-    merge = configurator.Config._get_final_config_dict
+    load = configurator.Config._load_internal_config_dict
 
-    @functools.wraps(merge)
-    def _get_final_config_dict(self):
-        settings, given = merge(self), self.external_config_dict
-        for published, name in getattr(self.model_class, "published_settings", {}).items():
-            if published in given and name not in given:
-                settings[name] = given[published]
-        return settings
+    @functools.wraps(load)
+    def _load_internal_config_dict(self, model, model_class, dataset):
+        given = self.external_config_dict
+        for published, name in getattr(model_class, "published_settings", {}).items():
+            if published in given:
+                given.setdefault(name, given[published])
+        load(self, model, model_class, dataset)
 
-    configurator.Config._get_final_config_dict = _get_final_config_dict
+    configurator.Config._load_internal_config_dict = _load_internal_config_dict
 
 
 @after("recbole.utils.utils")

@@ -1,11 +1,15 @@
 import importlib
 import logging
+import os
 import sys
 
 import pytest
 import torch
 
 import recbole_glintru  # noqa: F401  (first: editable installs have no start-up line, and RecBole alone does not import)
+
+if not torch.cuda.is_available():  # read when Triton is imported, which PyTorch does too where it is installed
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 # Few users with short histories: RecBole's whole flow in a second or two.
 TINY = {
