@@ -3,9 +3,9 @@
 import sys
 
 import recbole_glintru  # noqa: F401  (at the top: worker processes that run these lines find the models)
-from recbole_glintru import tuning
 from recbole_glintru.allocator import keep_freed_memory
+from recbole_glintru.search import command
 
 if __name__ == "__main__":
     keep_freed_memory()
-    sys.exit(tuning.main())
+    sys.exit(command.main())

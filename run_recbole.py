@@ -3,9 +3,9 @@
 import sys
 
 import recbole_glintru  # noqa: F401  (at the top: the processes that --nproc starts run these lines too)
-from recbole_glintru import launcher
 from recbole_glintru.allocator import keep_freed_memory
+from recbole_glintru.launch import command
 
 if __name__ == "__main__":
     keep_freed_memory()
-    sys.exit(launcher.main())
+    sys.exit(command.main())

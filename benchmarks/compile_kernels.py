@@ -63,6 +63,35 @@ def gru_cases():
                     yield case, kernel, types, constants, {"num_warps": triton_gru.WARPS[constants["P"]]}
 
 
+def conv_cases():
+    """(name, kernel, types, constants, options) of the convolution at every width and type, taps turned around too."""
+    import torch
+
+    from recbole_glintru.ops import triton_conv
+
+    for d in (32, 48, 64, 128, 160, 256):
+        for k in (3, 11) if d == 128 else (3,):
+            for name, short in TYPES.items():
+                integers = {"steps": "*i64", "ranks": "*i64", "lengths": "*i64", "count": "i32", "share": "i32"}
+                tensors = {**dict.fromkeys(("x", "taps", "y", "grad_y"), f"*{short}"), "biases": "*fp32"}
+                whole = triton_conv.summing_constants(d, d, k)
+                cases = [("tap_gradients", triton_conv.tap_gradients, whole, whole["ACROSS"])]
+                for turned in (False, True):
+                    constants = triton_conv.constants(d, d, k, getattr(torch, name), turned, bias=not turned)
+                    case = "convolve, turned," if turned else "convolve"
+                    cases.append((case, triton_conv.convolve, constants, constants["COLUMNS"]))
+                for case, kernel, constants, columns in cases:
+                    types = {**tensors, "partial": "*fp32", **integers}
+                    types = {argument: kind for argument, kind in types.items() if argument in kernel.arg_names}
+                    yield (
+                        f"{case} d={d} k={k} {name}",
+                        kernel,
+                        types,
+                        constants,
+                        {"num_warps": triton_conv.warps(columns)},
+                    )
+
+
 def scan_cases():
     """(name, kernel, types, constants, options) of the selective scan in every type, whole and at one position."""
     from recbole_glintru.ops import triton_scan
@@ -95,7 +124,7 @@ def main():
     limit = SHARED_MEMORY.get(arguments.capability)
     failed = []
     print("| kernel | registers | stack | shared memory | wgmma | mma |\n|---|---|---|---|---|---|")
-    for name, kernel, types, constants, options in (*gru_cases(), *scan_cases()):
+    for name, kernel, types, constants, options in (*gru_cases(), *conv_cases(), *scan_cases()):
         if arguments.only not in name:
             continue
         try:

@@ -32,7 +32,7 @@ from measure.workload import PLAIN, REFERENCE, Workload, all_candidates
 from tqdm import tqdm
 
 from recbole_glintru.allocator import keep_freed_memory
-from recbole_glintru.launcher import UserError
+from recbole_glintru.launch.errors import UserError
 
 SHAPE_ROWS = 40_000  # training rows that are made of a shape: enough for RecBole's loaders, little to prepare
 GROWTH_TURNS = 5

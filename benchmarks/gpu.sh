@@ -66,20 +66,21 @@ fi
 
 part "compiling" 60 "$python" benchmarks/compile_kernels.py --device-capability --only =128
 workers=$("$python" -c "import xdist" 2>/dev/null && echo "-n 8")  # most of the time is compilation
-part "tests of the kernels" 120 "$python" -m pytest -q -p no:cacheprovider -p recbole_glintru $workers \
-    tests/ops/test_triton_gru.py tests/ops/test_triton_scan.py tests/test_device_data.py
+part "tests of the kernels" 110 "$python" -m pytest -q -p no:cacheprovider -p recbole_glintru $workers \
+    tests/ops/test_triton_gru.py tests/ops/test_triton_conv.py tests/ops/test_triton_scan.py \
+    tests/ops/test_host_lengths.py tests/test_device_data.py
 if [ -n "$quick" ]; then
-    part "kernels" 120 "$python" benchmarks/kernels.py --parts ceilings gru --output "$results"
+    part "kernels" 120 "$python" benchmarks/kernels.py --parts ceilings gru convolution --output "$results"
 else
-    part "kernels" 130 "$python" benchmarks/kernels.py --output "$results"
+    part "kernels" 150 "$python" benchmarks/kernels.py --output "$results"
     for shape in ml-1m beauty; do
         part "table, $shape" 85 "$python" benchmarks/efficiency.py --device cuda --shape "$shape" --budget 60 \
             --evaluation_seconds 2 --epoch_seconds 3 --output "$results"
     done
     part "growth with the layers, the paper's Table 7" 45 "$python" benchmarks/efficiency.py --device cuda \
         --shape beauty --growth layers --budget 35 --output "$results"
-    part "growth with the length" 60 "$python" benchmarks/efficiency.py --device cuda --shape ml-1m --growth length \
-        --budget 45 --output "$results"
+    part "growth with the length" 50 "$python" benchmarks/efficiency.py --device cuda --shape ml-1m --growth length \
+        --budget 38 --output "$results"
     for name in ${data:+ml-1m amazon-beauty}; do
         part "table, $name" 120 "$python" benchmarks/efficiency.py --device cuda --dataset "$name" --data_path "$data" \
             --budget 80 --output "$results"

@@ -13,23 +13,21 @@ import argparse
 import contextlib
 import functools
 import json
-import tempfile
 from pathlib import Path
 
 import torch
 from measure import report, shapes, timing
-from measure.workload import REFERENCE, Workload
+from measure.steps import WIDTHS, epoch, step, tail
 
-from recbole_glintru import device_data
-from recbole_glintru.ops import gru_kernels, mamba_kernels, scan_kernels
+from recbole_glintru.ops import conv_kernels, gru_kernels, mamba_kernels, scan_kernels
+from recbole_glintru.ops.compact import Compact
 from recbole_glintru.ops.layouts import Padded
 from recbole_glintru.ops.selective_scan import selective_scan_last
 
-PARTS = ("ceilings", "gru", "scan", "step", "epoch")
-WIDTHS = {"ml-1m": (200, 128), "beauty": (100, 64)}  # longest history, hidden size
 HALVES = {"float32 (TF32)": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 TILES = ((16, 2), (16, 4), (16, 8), (32, 4), (32, 8), (64, 8))  # rows a program, warps
 STATES, EXPAND = 32, 2  # of Mamba4Rec
+TAPS = 3  # of GLINT-RU's convolutions
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
@@ -75,7 +73,7 @@ def gru(options):
                 actions[label] = (_fused, dtype, {"rows": tile[0], "warps": tile[1]})
         rows = _measured(actions, options, (x, *weights), layout, operations)
         title = f"GRU, {name} shape: {len(lengths)} rows of at most {longest}, mean {lengths.float().mean():.1f}, d={d}"
-        yield title, ["GRU", "forward, ms", "step, ms", "times faster than cuDNN", "peak MiB", "TFLOP/s"], rows
+        yield title, _header("GRU", "cuDNN"), rows
 
 
 def _cudnn(x, weight_ih, weight_hh, layout, dtype):
@@ -134,6 +132,37 @@ def _times_and_peak(forward, inputs, device):
     return *times, (torch.cuda.max_memory_allocated(device) - before) / 2**20 if on_gpu else 0
 
 
+def convolution(options):
+    """The fused convolution beside the layout's own: one product for all taps and sums of shifted tensors."""
+    for name in WIDTHS:
+        lengths, longest, d = _lengths(name, options)
+        layout = Compact(lengths, longest)
+        x = torch.randn(len(layout.ranks), d, device=options.device)
+        taps, biases = (torch.randn(TAPS, *shape, device=options.device) / d for shape in ((d, d), (d,)))
+        operations = 3 * 2 * TAPS * d * d * len(x)
+        actions = {}
+        for kind, dtype in HALVES.items():
+            actions[f"PyTorch, {kind}"] = (_plain_convolution, dtype, {})
+            actions[f"kernels, {kind}"] = (_fused_convolution, dtype, {})
+        torch.backends.cuda.matmul.allow_tf32 = True  # for both sides
+        rows = _measured(actions, options, (x, taps, biases), layout, operations)
+        torch.backends.cuda.matmul.allow_tf32 = False
+        title = f"Convolution, {name} shape: {len(x)} positions of {len(lengths)} histories, {TAPS} taps, d={d}"
+        yield title, _header("convolution", "PyTorch"), rows
+
+
+def _plain_convolution(x, taps, biases, layout, dtype):
+    return layout.convolve_plainly(*(tensor.to(dtype) for tensor in (x, taps, biases)))
+
+
+def _fused_convolution(x, taps, biases, layout, dtype):
+    return conv_kernels.convolution(x, taps, biases, layout, dtype)
+
+
+def _header(kind, reference):
+    return [kind, "forward, ms", "step, ms", f"times faster than {reference}", "peak MiB", "TFLOP/s"]
+
+
 def scan(options):
     """The selective scan at the last position, as Mamba4Rec trains it, in each backend."""
     for name in WIDTHS:
@@ -157,84 +186,16 @@ def scan(options):
         operations = 3 * 6 * channels * states * int(lengths.sum())
         rows = _measured(actions, options, (u, delta, A, B, C, z, skip, bias), lengths, operations)
         title = f"Selective scan, {name} shape: {len(lengths)} rows of at most {longest}, D={channels}, N={states}"
-        yield title, ["scan", "forward, ms", "step, ms", "times faster than torch", "peak MiB", "TFLOP/s"], rows
+        yield title, _header("scan", "torch"), rows
 
 
-def _workload(name, options, folder):
-    rows = 2000 if options.small else 10 * options.batch_size
-    shape = shapes.SHAPES[name]
-    shapes.write_atomic_files(shape, folder, min(shape.users, rows * shape.users // shape.training_rows + 1))
-    batch_size = 64 if options.small else options.batch_size
-    changes = {"hidden_size": 32, "MAX_ITEM_LIST_LENGTH": 12} if options.small else {}
-    return Workload(f"{name} shape", shape.dataset, folder, options.device, batch_size, shape, (REFERENCE,), changes)
-
-
-def step(options):
-    """What each millisecond of a training step of GLINT-RU is: the kernels that take the most, as they are called."""
-    for name in WIDTHS:
-        with tempfile.TemporaryDirectory() as folder:
-            workload = _workload(name, options, Path(folder))
-            model, (batch,) = workload.model(REFERENCE), workload.training_batches(REFERENCE, 1)
-        optimiser = torch.optim.Adam(model.parameters())
-        for precision in (None, torch.bfloat16):
-            train = functools.partial(_train, model, optimiser, batch, options.device.type, precision)
-            train()
-            rows = _profile(train, options.device)
-            rows.append(["step, by the clock", f"{1e3 * timing.one_turn(train, options.device):.3f}", ""])
-            yield f"A training step, {name} shape, {precision or 'float32'}", ["kernel", "ms", "launches"], rows
-
-
-def _train(model, optimiser, batch, device_type, precision):
-    with torch.autocast(device_type, precision, enabled=precision is not None):
-        loss = model.calculate_loss(batch)
-    optimiser.zero_grad()
-    loss.backward()
-    optimiser.step()
-
-
-def _profile(train, device):
-    activity = torch.profiler.ProfilerActivity
-    kind = activity.CUDA if device.type == "cuda" else activity.CPU
-    with torch.profiler.profile(activities={activity.CPU, kind}) as profile:
-        train()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-    events = [(event.key, _own_time(event, kind), event.count) for event in profile.key_averages()]
-    events = sorted((event for event in events if event[1] > 0), key=lambda event: -event[1])
-    rows = [[key[:90], f"{time / 1e3:.3f}", str(count)] for key, time, count in events[:25]]
-    busy, launches = sum(time for _, time, _ in events), sum(count for *_, count in events)
-    return [*rows, ["all", f"{busy / 1e3:.3f}", str(launches)]]
-
-
-def _own_time(event, kind):
-    """Microseconds; the name of the attribute is another one before PyTorch 2.4."""
-    if kind == torch.profiler.ProfilerActivity.CPU:
-        return event.self_cpu_time_total
-    return getattr(event, "self_device_time_total", getattr(event, "self_cuda_time_total", 0))
-
-
-def epoch(options):
-    """RecBole's trainer, scaled to a whole epoch, with the training data in main memory and on the card."""
-    for name in WIDTHS:
-        rows = []
-        with tempfile.TemporaryDirectory() as folder:
-            workload = _workload(name, options, Path(folder))
-            for switch in (False, True):
-                model, loader = workload.model(REFERENCE), workload.training_loader(REFERENCE)
-                trainer = workload.trainer(REFERENCE, model)
-                with device_data.on_request({"data_on_device": switch}, loader, options.device):
-                    train = functools.partial(trainer._train_epoch, loader, 0)
-                    train()
-                    seconds = timing.one_turn(train, options.device)
-                share = workload.training_rows / len(loader._dataset)
-                rows.append([str(switch), report.figure(1e3 * seconds / len(loader)), report.figure(seconds * share)])
-        yield f"RecBole's trainer, {name} shape", ["data_on_device", "step, ms", "epoch, s"], rows
+PARTS = {part.__name__: part for part in (ceilings, gru, convolution, scan, step, epoch, tail)}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--device", type=torch.device, default="cuda", help="default cuda")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=tuple(PARTS))
     parser.add_argument("--batch_size", type=int, default=2048)
     parser.add_argument("--sweep", action="store_true", help="the GRU with other tiles than its own")
     parser.add_argument("--small", action="store_true", help="sizes at which only the script is tried out")
@@ -247,22 +208,32 @@ def main():
         print(f"selective scan in Triton: {'agrees' if scan_kernels.are_usable(options.device) else 'not usable'}")
         for _, d in WIDTHS.values():
             for kind, dtype in HALVES.items():
-                found = "agree" if gru_kernels.are_usable(options.device, dtype, d, False) else "not usable"
-                print(f"GRU kernels, d={d}, {kind}: {found}")
+                taps = torch.Size([TAPS, d, d])
+                usable = {
+                    "GRU": gru_kernels.are_usable(options.device, dtype, d, False),
+                    "convolution": conv_kernels.are_usable(options.device, dtype, taps),
+                }
+                for kernels, found in usable.items():
+                    print(f"{kernels}, d={d}, {kind}: {'kernels agree' if found else 'kernels not usable'}")
     for part in options.parts:
-        for title, header, rows in globals()[part](options):
+        for title, header, rows in PARTS[part](options):
             sections[title] = {"header": header, "rows": rows}
             print(f"\n{title}\n\n" + "\n".join(report.markdown_table(header, rows)), flush=True)
-    if on_gpu and not options.small:
-        options.output.mkdir(parents=True, exist_ok=True)
-        stem = options.output / report.file_stem(name).replace("efficiency-", "kernels-")
-        written = {"device": name, "torch": torch.__version__, "sections": sections}
-        stem.with_suffix(".json").write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
-        text = [f"# Kernels on {name}\n\nMade by `python benchmarks/kernels.py`, PyTorch {torch.__version__}.\n"]
-        for title, section in sections.items():
-            table = "\n".join(report.markdown_table(section["header"], section["rows"]))
-            text.append(f"## {title}\n\n{table}\n")
-        stem.with_suffix(".md").write_text("\n".join(text), encoding="utf-8")
+        if on_gpu and not options.small:
+            _write(options.output, name, sections)
+
+
+def _write(folder, name, sections):
+    """Everything so far: who stops the script keeps it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = folder / report.file_stem(name).replace("efficiency-", "kernels-")
+    written = {"device": name, "torch": torch.__version__, "sections": sections}
+    stem.with_suffix(".json").write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
+    text = [f"# Kernels on {name}\n\nMade by `python benchmarks/kernels.py`, PyTorch {torch.__version__}.\n"]
+    for title, section in sections.items():
+        table = "\n".join(report.markdown_table(section["header"], section["rows"]))
+        text.append(f"## {title}\n\n{table}\n")
+    stem.with_suffix(".md").write_text("\n".join(text), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
 """Time and peak memory of a training step of the selective scan, and how both grow with the length.
 
     python benchmarks/ops.py                    # the machine's GPU if there is one, else two CPU threads
-    python benchmarks/ops.py --rows 16 --plain-rows 4 --growth
+    python benchmarks/ops.py --rows 16 --plain-rows 4 --growth      # without the growth with the length
 
 The first table compares the package's scans, the second, of fewer rows since it takes 25 to 100 times the memory, adds
 the time loop as it is usually written; both have the time of the exponentials alone beside them.
+
+Results are printed, and put into `benchmarks/results/scan-<device>.md`.
 
 The candidates run in turns in one process (A B C A B C ...) after a warm-up; the table has the median of each and the
 median of the ratios within a turn, with the range. Peak memory is that of a process of its own, above what the inputs
@@ -17,16 +19,19 @@ of them a step: the gradient of a slice is as large as the whole, so that traini
 What bounds `torch` on a CPU (L=200, D=256, N=32, float32): a training step makes 16 passes of products, sums and small
 matrix products over [B, D, N] numbers at 5 to 8 * 10^9 a second and core, and two of 2^x at 1.6 * 10^9: at least 3.9 ns
 a number. `reference` does the same arithmetic in more passes, each into new memory. Predicted for 128 rows and two
-threads: 1.1 s against 7 s, a factor of six. Measured, on one thread of a busy machine: 1.4 s against 4.5 s, a factor of
-3.8, with 0.27 against 3.6 GB; `sliced`, with 16 rows, 43 s against 0.19 s.
+threads: 1.1 s against 7 s, a factor of six. Measured: 0.57 s against 2.7 s, a factor of 4.7 (3.4 to 6.1), with 0.29
+against 3.6 GB; `sliced`, with 8 rows, 1.56 s against 0.051 s, a factor of 30.
 """
 
 import argparse
 import multiprocessing
 import statistics
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import torch
+from measure import report
 
 from recbole_glintru.allocator import keep_freed_memory
 from recbole_glintru.ops import mamba_kernels
@@ -52,6 +57,7 @@ def backend(name):
 
 CANDIDATES = {name: backend(name) for name in ("torch", "reference", "mamba_ssm")}
 CANDIDATES["sliced"] = sliced
+RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def make_inputs(rows, length, channels, states, device):
@@ -191,9 +197,22 @@ def main():
     parser.add_argument("--plain-rows", type=int, default=8, help="of the table with the usual time loop; 0: none")
     parser.add_argument("--growth", type=int, nargs="*", default=[50, 100, 200, 400, 800, 1600, 3200])
     parser.add_argument("--growth-rows", type=int, help="default 256 on a GPU, 16 on a CPU")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the results")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     device = torch.device(arguments.device)
+    lines = []
+    for line in measure(arguments, device):
+        print(line, flush=True)
+        lines.append(line)
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    file = arguments.output / f"{report.file_stem(report.device_name(device), 'scan')}.md"
+    file.write_text("# The selective scan\n\nMade by `python benchmarks/ops.py`.\n\n" + "\n".join(lines) + "\n")
+    print(f"\nwritten: {file}")
+
+
+def measure(arguments: argparse.Namespace, device: torch.device) -> Iterator[str]:
+    """The lines of the report, one by one."""
     on_gpu = device.type == "cuda"
     names = arguments.candidates
     if names is None:
@@ -202,24 +221,19 @@ def main():
     rows = arguments.rows or (2048 if on_gpu else 128)
     shape = (rows, arguments.length, 2 * arguments.hidden, arguments.states)
     where = torch.cuda.get_device_name(device) if on_gpu else f"{arguments.threads} CPU threads"
-    print(f"PyTorch {torch.__version__}, {where}, float32, one forward and backward pass\n")
-    print(f"B={rows}, L={arguments.length}, D={shape[2]}, N={shape[3]}\n")
-    for line in compare(names, shape, device, arguments.turns, arguments.threads):
-        print(line, flush=True)
-    for line in exponentials(shape, device, arguments.turns):
-        print(line, flush=True)
+    yield f"PyTorch {torch.__version__}, {where}, float32, one forward and backward pass\n"
+    yield f"B={rows}, L={arguments.length}, D={shape[2]}, N={shape[3]}\n"
+    yield from compare(names, shape, device, arguments.turns, arguments.threads)
+    yield from exponentials(shape, device, arguments.turns)
     if arguments.plain_rows:
         shape = (arguments.plain_rows, *shape[1:])
-        print(f"\nWith the usual time loop, B={shape[0]}\n")
-        for line in compare(["torch", "reference", "sliced"], shape, device, 1, arguments.threads):
-            print(line, flush=True)
-        for line in exponentials(shape, device, arguments.turns):
-            print(line, flush=True)
+        yield f"\nWith the usual time loop, B={shape[0]}\n"
+        yield from compare(["torch", "reference", "sliced"], shape, device, 1, arguments.threads)
+        yield from exponentials(shape, device, arguments.turns)
     if arguments.growth:
         rows = arguments.growth_rows or (256 if on_gpu else 16)
-        print(f"\nGrowth, B={rows}\n")
-        for line in grow("torch", arguments.growth, (rows, 0, *shape[2:]), device, 3, arguments.threads):
-            print(line, flush=True)
+        yield f"\nGrowth, B={rows}\n"
+        yield from grow("torch", arguments.growth, (rows, 0, *shape[2:]), device, 3, arguments.threads)
 
 
 if __name__ == "__main__":

@@ -2,12 +2,12 @@
 
 import sys
 
-from recbole_glintru import launcher
 from recbole_glintru.allocator import keep_freed_memory
+from recbole_glintru.launch import command
 
 if __name__ == "__main__":
     # The processes that --nproc starts skip a package's __main__, and with it the registration of the models.
     # A main file without a spec they run, as they run run_recbole.py.
     __spec__ = None
     keep_freed_memory()
-    sys.exit(launcher.main())
+    sys.exit(command.main())

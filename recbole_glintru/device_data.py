@@ -8,12 +8,14 @@ once, and a batch is gathered where it is used; which rows it has, and in which 
 import contextlib
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from recbole.data.dataloader import TrainDataLoader
 from recbole.data.interaction import Interaction
 from torch import Tensor
 
 from recbole_glintru import settings
+from recbole_glintru.ops import host_lengths
 
 LARGEST_INT32 = 2**31 - 1
 
@@ -54,12 +56,16 @@ def _objection(train_data):
 class DeviceRows:
     """The rows of a data set on a device, as a `collate_fn`: indices of rows -> what `dataset[indices]` gives.
 
+    The lengths of histories stay on the host too, and a batch knows them there (`ops/host_lengths.py`).
+
     Integers are kept in 32 bits, where they fit, and widened in the batch: the histories of ML-1M take 0.8 GB.
     """
 
     def __init__(self, dataset, device: torch.device):
         self.device = device
         self.rows = _Columns(dataset.inter_feat, device)
+        field = getattr(dataset, "item_list_length_field", None)  # not every kind of data set has histories
+        self.lengths = {field: dataset.inter_feat[field].numpy()} if field in dataset.inter_feat else {}
         self.features = [
             (field, _Columns(feature, device))
             for field, feature in ((dataset.uid_field, dataset.user_feat), (dataset.iid_field, dataset.item_feat))
@@ -67,9 +73,12 @@ class DeviceRows:
         ]
 
     def __call__(self, index: list[int]) -> Interaction:
-        batch = self.rows[torch.tensor(index).to(self.device, non_blocking=True)]
+        index = np.asarray(index)
+        batch = self.rows[torch.from_numpy(index).to(self.device, non_blocking=True)]
         for field, feature in self.features:
             batch.update(feature[batch[field]])
+        for field, lengths in self.lengths.items():
+            host_lengths.remember(batch[field], lengths[index])
         return Interaction(batch)
 
 

@@ -8,7 +8,7 @@ A distribution announces a model as an entry point of the group `recbole.models`
 
 RecBole looks a model up by importing `recbole.model.<kind>_recommender.<lower-case name>`. `register` puts one finder
 into `sys.meta_path` that answers for the announced names where RecBole has no such module, and that runs the mends of
-`compat.py` right after the RecBole modules they concern. No module of RecBole or PyTorch is imported before somebody
+`compat/` right after the RecBole modules they concern. No module of RecBole or PyTorch is imported before somebody
 asks for it, and RecBole's own models always win.
 """
 
@@ -24,14 +24,8 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Optional
 
-from recbole_glintru import (  # noqa: F401  their mends enter the tables of import_hooks
-    compat,
-    compat_processes,
-    compat_shares,
-    compat_tuning,
-    process_failures,
-)
-from recbole_glintru.import_hooks import AFTER, AROUND, after, rebind
+from recbole_glintru import compat  # noqa: F401  its mends enter the tables of import_hooks
+from recbole_glintru.compat.import_hooks import AFTER, AROUND, after, rebind
 
 GROUP = "recbole.models"
 _NAMESPACE = "recbole.model.sequential_recommender."
@@ -138,7 +132,7 @@ class _ModelLoader:
 
 
 class _MendingLoader:
-    """Another loader, with the mends of `compat.py` around and after the module's body."""
+    """Another loader, with the mends of `compat/` around and after the module's body."""
 
     def __init__(self, loader):
         self._loader = loader

@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Optional, Union
 
-if TYPE_CHECKING:  # the launcher reads settings before it needs PyTorch
+if TYPE_CHECKING:  # the command line reads settings before it needs PyTorch
     from recbole_glintru.ops.lengths import Costs
 
 

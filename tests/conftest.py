@@ -53,7 +53,7 @@ def tiny():
 @pytest.fixture
 def fresh(monkeypatch):
     """Import a module anew, with or without one mend, and forget it afterwards."""
-    from recbole_glintru import import_hooks
+    from recbole_glintru.compat import import_hooks
 
     all_after, all_around = dict(import_hooks.AFTER), dict(import_hooks.AROUND)
 

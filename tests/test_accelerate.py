@@ -16,8 +16,9 @@ from recbole.quick_start import run_recbole
 from recbole.utils import get_model, get_trainer, init_seed
 from torch import nn
 
-from recbole_glintru import launcher, padding_check
+from recbole_glintru import padding_check
 from recbole_glintru.accelerate import Accelerated, NotInvariant, accelerate
+from recbole_glintru.launch import command
 from recbole_glintru.models.glintru import GLINTRU
 from recbole_glintru.ops.lengths import Costs
 
@@ -332,7 +333,7 @@ def test_a_run_and_its_checkpoint(workplace, tiny):
 
 def test_the_launcher_says_why_not(workplace, capsys):
     settings = ["--user_inter_num_interval=[0,21]", "--epochs=1", "--MAX_ITEM_LIST_LENGTH=10", "--hidden_size=16"]
-    assert launcher.main(["--model=LightSANs", "--protocol=none", "--accelerate=True", *settings]) == 2
+    assert command.main(["--model=LightSANs", "--protocol=none", "--accelerate=True", *settings]) == 2
     error = capsys.readouterr().err
     assert "error: LightSANs cannot be accelerated: its scores change with the padding of a history, by 0." in error
     assert "Traceback" not in error

@@ -10,7 +10,8 @@ from recbole.data import create_dataset
 from recbole.utils import get_model
 from test_accelerate import DEPENDENT, INVARIANT
 
-from recbole_glintru import accelerate, launcher
+from recbole_glintru import accelerate
+from recbole_glintru.launch import command
 
 PAGE = FOLDER / "accelerate.md"
 pytestmark = pytest.mark.skipif(not PAGE.is_file(), reason="the documentation is not installed")
@@ -42,7 +43,7 @@ def test_all_are_executed():
 @pytest.mark.slow
 def test_command(workplace, accelerated):
     python, script, *arguments = example("python run_recbole.py").split()
-    assert launcher.main([*arguments, *SHORT]) == 0
+    assert command.main([*arguments, *SHORT]) == 0
     assert accelerated == ["SASRec"] and list((workplace / "saved").glob("SASRec-*.pth"))
 
 

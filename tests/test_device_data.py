@@ -37,6 +37,14 @@ def test_same_batches_in_the_same_order(workplace, tiny):
             assert column.dtype == other[name].dtype and torch.equal(column, other[name]), name
 
 
+def test_lengths_are_known_on_the_host(workplace, tiny):
+    """And still are when RecBole's trainer has sent the batch to the device that it is on."""
+    _, train_data = loader(tiny)
+    batch = device_data.DeviceRows(train_data._dataset, CPU)([3, 700, 2, 3]).to(CPU)
+    known = batch["item_length"]._on_host
+    assert known.tolist() == batch["item_length"].tolist() and len(set(known.tolist())) > 1
+
+
 def test_histories_take_half_the_memory(workplace, tiny):
     _, train_data = loader(tiny)
     rows = device_data.DeviceRows(train_data._dataset, CPU)

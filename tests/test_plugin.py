@@ -14,7 +14,8 @@ import torch
 import yaml
 
 import recbole_glintru
-from recbole_glintru import import_hooks, plugin
+from recbole_glintru import plugin
+from recbole_glintru.compat import import_hooks
 from recbole_glintru.models.glintru import GLINTRU
 
 ROOT = Path(recbole_glintru.__file__).resolve().parent.parent

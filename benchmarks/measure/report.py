@@ -20,9 +20,9 @@ def device_name(device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
-def file_stem(name: str) -> str:
+def file_stem(name: str, subject: str = "efficiency") -> str:
     """A device's name as a part of a file's name: `NVIDIA H100 80GB` -> `efficiency-nvidia-h100-80gb`."""
-    return "efficiency-" + re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    return f"{subject}-" + re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 def write(folder: Path, device: str, sections: dict[str, dict[str, Any]]) -> list[Path]:

@@ -16,8 +16,11 @@ from recbole.utils import get_model, get_trainer, init_seed
 
 from measure import shapes
 from measure.plain_glintru import PlainGLINTRU
-from recbole_glintru import launcher, plugin, protocol
+from recbole_glintru import plugin
 from recbole_glintru.accelerate import NotInvariant, accelerate
+from recbole_glintru.launch import protocol
+from recbole_glintru.launch.configuration import command_line
+from recbole_glintru.launch.errors import user_errors
 
 PLAIN, ACCELERATED = "-plain", "-accelerated"
 RECBOLE = ("GRU4Rec", "BERT4Rec", "SASRec", "LightSANs")
@@ -48,8 +51,8 @@ def find_settings(candidate: str, dataset: str, device: torch.device, changes: d
     name = model_name(candidate)
     applied = dataset if dataset in protocol.files() else None
     gpu = {"use_gpu": False} if device.type == "cpu" else {"gpu_id": str(device.index or 0)}
-    with protocol.as_config_files(applied, name) as files, launcher.command_line([]):
-        with launcher.user_errors(ValueError, NotImplementedError):
+    with protocol.as_config_files(applied, name) as files, command_line([]):
+        with user_errors(ValueError, NotImplementedError):
             config = Config(name, dataset, files, {**EVALUATION, "show_progress": False, **gpu, **changes})
     logging.getLogger().setLevel(logging.ERROR)
     construct_transform(config)  # writes settings that BERT4Rec reads

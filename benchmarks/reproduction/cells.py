@@ -11,7 +11,8 @@ from typing import Any, Optional
 import numpy as np
 import yaml
 
-from recbole_glintru import plugin, protocol
+from recbole_glintru import plugin
+from recbole_glintru.launch import protocol
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 

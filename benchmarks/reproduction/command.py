@@ -12,8 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Optional
 
-from recbole_glintru import launcher, plugin, protocol
-from recbole_glintru.launcher import UserError
+from recbole_glintru import plugin
+from recbole_glintru.launch import protocol
+from recbole_glintru.launch.arguments import parse_settings
+from recbole_glintru.launch.configuration import command_line, merged_settings
+from recbole_glintru.launch.data import find_data
+from recbole_glintru.launch.errors import UserError
 from reproduction import grids, scheduling
 from reproduction.cells import RESULTS, Cell, Store
 
@@ -62,7 +66,7 @@ def main(arguments: list[str], help_text: str = "") -> int:
             return 0
         if options.table == "cell" and options.description:
             return run_one(options)
-        words = launcher.parse_settings(words, USAGE)
+        words = parse_settings(words, USAGE)
         if options.table == "table1":
             return table1(options, words)
         return reproduce(options, words)
@@ -273,14 +277,14 @@ def _check_settings(cells: list[Cell], words: dict[str, str], data_path: Path) -
     known: set[str] = set()
     for number, model in enumerate(dict.fromkeys(cell.model for cell in cells)):
         cell = next(cell for cell in cells if cell.model == model)
-        with launcher.command_line([]), protocol.as_config_files(cell.protocol, model) as files:
-            plain = launcher.merged_settings(model, cell.dataset, files)
+        with command_line([]), protocol.as_config_files(cell.protocol, model) as files:
+            plain = merged_settings(model, cell.dataset, files)
             known |= {*plain.final_config_dict, *(key for keys in plain.parameters.values() for key in keys)}
-            config = launcher.merged_settings(
+            config = merged_settings(
                 model, cell.dataset, files, {**dict(cell.changes), "data_path": str(data_path.resolve())}
             )
         if number == 0:
-            launcher.find_data(config)
+            find_data(config)
     for key in words:
         if key.partition(".")[2] not in known and key not in known:
             raise UserError(f"--{key}={words[key]}: {_nearest(key, sorted(known))}")

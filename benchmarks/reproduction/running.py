@@ -13,7 +13,11 @@ from typing import Any, Callable, Optional
 
 import numpy as np
 
-from recbole_glintru import launcher, plugin, protocol
+from recbole_glintru import plugin
+from recbole_glintru.launch import protocol
+from recbole_glintru.launch.configuration import command_line, merged_settings
+from recbole_glintru.launch.data import find_data
+from recbole_glintru.launch.errors import user_errors
 from reproduction import progress, surroundings
 from reproduction.cells import Cell, Result, Store
 from reproduction.histories_once import HistoriesOnce
@@ -55,11 +59,11 @@ def run(
     above = {**dict(cell.changes), "seed": cell.seed, "checkpoint_dir": str(folder), "show_progress": False}
     if data_path is not None:
         above["data_path"] = str(data_path.resolve())
-    with progress.alone(folder), launcher.command_line([]), _working_in(folder):
+    with progress.alone(folder), command_line([]), _working_in(folder):
         with protocol.as_config_files(cell.protocol, cell.model) as files:
 
             def configuration(**changes):
-                return launcher.merged_settings(cell.model, cell.dataset, files, {**above, **changes})
+                return merged_settings(cell.model, cell.dataset, files, {**above, **changes})
 
             result = _train_and_test(cell, folder, configuration, stop)
     store.write(cell, result)
@@ -70,12 +74,12 @@ def _train_and_test(cell, folder, configuration, stop) -> Result:
     from recbole.utils import get_model, get_trainer, init_logger, init_seed
 
     config = configuration()
-    launcher.find_data(config)
+    find_data(config)
     init_seed(config["seed"], config["reproducibility"])
     init_logger(config)
     train_data, valid_data, test_data = data_preparation(config, create_dataset(config))
     init_seed(config["seed"], config["reproducibility"])
-    with launcher.user_errors(ValueError):  # a setting that the model refuses
+    with user_errors(ValueError):  # a setting that the model refuses
         model = get_model(config["model"])(config, train_data._dataset).to(config["device"])
     savings = Savings(config, model)
     trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
-from recbole_glintru.launcher import UserError
+from recbole_glintru.launch.errors import UserError
 from reproduction import progress
 from reproduction.cells import Cell, Stale, Store
 from reproduction.running import folder_of

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from recbole_glintru import launcher, protocol
+from recbole_glintru.launch import protocol
+from recbole_glintru.launch.configuration import command_line, merged_settings
+from recbole_glintru.launch.data import find_data
 from reproduction import grids
 
 IN_THE_PAPER = ("ml-1m", "amazon-beauty", "amazon-video-games")
@@ -17,9 +19,9 @@ def count(dataset: str, applied: str, data_path: Path) -> list[float]:
     """
     from recbole.data import create_dataset
 
-    with launcher.command_line([]), protocol.as_config_files(applied, "GLINTRU") as files:
-        config = launcher.merged_settings("GLINTRU", dataset, files, {"data_path": str(data_path.resolve())})
-        launcher.find_data(config)
+    with command_line([]), protocol.as_config_files(applied, "GLINTRU") as files:
+        config = merged_settings("GLINTRU", dataset, files, {"data_path": str(data_path.resolve())})
+        find_data(config)
         data = create_dataset(config)
     users, items, interactions = data.user_num, data.item_num, data.inter_num
     return [users, items, interactions, interactions / (users - 1), 100 * (1 - interactions / users / items)]

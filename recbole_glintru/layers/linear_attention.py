@@ -2,7 +2,6 @@
 
 import math
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -36,16 +35,15 @@ class LinearAttention(nn.Module):
 
         Float32 under autocast: the sum over positions loses too much in half precision.
         """
-        query, key, value = (layout.pad(self._heads(linear, x)) for linear in (self.query, self.key, self.value))
+        query, key, value = (self._heads(linear, x) for linear in (self.query, self.key, self.value))
         with float32_region(x):
             query, key = F.elu(query), F.elu(key)
             query = _unit(query) / math.sqrt(query.shape[-1])
             if self.key_norm == "position":
                 key = _unit(key)
             else:
-                query = query / _sequence_norm(key.square().sum(dim=1, keepdim=True), layout.restore(layout.lengths))
-            sums = torch.einsum("blhe,blhf->bhef", key, value)
-            return layout.arrange(torch.einsum("blhe,bhef->blhf", query, sums).flatten(-2))
+                query = query / layout.spread(_sequence_norm(layout.collect(key.square()), layout.lengths))
+            return layout.attend_all(query, key, value).flatten(-2)
 
     def keys_and_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """K, before ELU, and V: `[..., d]` -> two of `[..., h, d/h]`, in float32 under autocast."""

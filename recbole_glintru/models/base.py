@@ -9,7 +9,7 @@ from recbole.utils import InputType
 from torch import Tensor, nn
 
 from recbole_glintru import settings
-from recbole_glintru.ops import histories, lengths
+from recbole_glintru.ops import histories, host_lengths, lengths
 from recbole_glintru.ops.counting import CountMultiplyAdds
 from recbole_glintru.ops.cross_entropy import catalogue_cross_entropy
 
@@ -100,7 +100,7 @@ class NextItemRecommender(SequentialRecommender):
 
         def encode(rows, longest):
             others = (column[rows] for column in context)
-            return self.encode(item_seq[rows, :longest], item_seq_len[rows], *others)
+            return self.encode(item_seq[rows, :longest], host_lengths.part(item_seq_len, rows), *others)
 
         return lengths.run(encode, item_seq_len, lengths.costs(self.length_groups, item_seq.device), self)
 

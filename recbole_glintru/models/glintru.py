@@ -10,7 +10,7 @@ from recbole_glintru.layers.dropout import Dropout
 from recbole_glintru.layers.glintru_block import ExpertInputs, GLINTRUBlock
 from recbole_glintru.layers.gru import GRU
 from recbole_glintru.models.base import NextItemRecommender
-from recbole_glintru.ops import layouts
+from recbole_glintru.ops import host_lengths, layouts
 from recbole_glintru.ops.item_tables import LARGEST, ItemTables
 from recbole_glintru.ops.layouts import Layout, Packed
 from recbole_glintru.ops.precision import is_autocast
@@ -33,6 +33,7 @@ class GLINTRU(NextItemRecommender):
     Settings: see `properties/model/GLINTRU.yaml`.
     """
 
+    packs_histories = True
     published_names = (
         (r"^(?!block\d+\.|item_embedding\.)", "block0."),
         (r"^block(\d+)\.dense1\.", r"blocks.\1.recurrent_expert.input_projection."),
@@ -61,7 +62,6 @@ class GLINTRU(NextItemRecommender):
         self.length_invariant = settings.switch(config, "mask_padding")
         self.embedding_dropout = Dropout(settings.probability(config, "embedding_dropout_prob"))
         n_layers = settings.integer(config, "n_layers", most=4)
-        self.packs_histories = n_layers == 1  # the attention of a lower block pads
         self.blocks = nn.ModuleList(GLINTRUBlock(config) for _ in range(n_layers))
         self.item_tables = settings.switch(config, "item_tables")
         self._item_tables = ItemTables()
@@ -84,7 +84,7 @@ class GLINTRU(NextItemRecommender):
     def encode(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
         """The state at the last item, R of eq. 12: `[B, L] int64`, `[B] int64` -> `[B, d]`."""
         length = item_seq.shape[1]
-        visible = item_seq_len if self.length_invariant else torch.full_like(item_seq_len, length)
+        visible = item_seq_len if self.length_invariant else host_lengths.uniform(item_seq_len, length)
         layout = layouts.choose(visible, length)
         last = layout.sort(item_seq_len - 1)
         items = layout.arrange(item_seq)

@@ -9,7 +9,7 @@ from recbole_glintru.layers.dropout import Dropout
 from recbole_glintru.layers.gru import GRU
 from recbole_glintru.layers.temporal_conv import TemporalConv
 from recbole_glintru.models.mamba4rec import Mamba4Rec, make_mamba
-from recbole_glintru.ops import layouts
+from recbole_glintru.ops import host_lengths, layouts
 from recbole_glintru.ops.histories import at_position
 
 KERNEL_SIZE = 3
@@ -68,7 +68,7 @@ class GatedBidirectionalMamba(nn.Module):
 
     def _recur(self, x: Tensor, lengths: Tensor) -> Tensor:
         length = x.shape[1]
-        layout = layouts.choose(torch.full_like(lengths, length) if self.published else lengths, length)
+        layout = layouts.choose(host_lengths.uniform(lengths, length) if self.published else lengths, length)
         return layout.pad(self.gru(self.conv(layout.arrange(x), layout), layout))
 
     def _mix(self, x, flipped, y, y_flipped, recurrent):

@@ -8,15 +8,17 @@ history add its positions in their order: the same input gives the same bits.
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from recbole_glintru.ops import conv_kernels, host_lengths, matrix_units
+from recbole_glintru.ops.grouped_attention import linear_attention
+from recbole_glintru.ops.linear_maps import linear_map
 from recbole_glintru.ops.packed_attention import NORM_FLOOR
 
 
 class Compact:
     """Positions `(N,)`: those of the first history, then those of the second one, and so on.
 
-    How many there are is read on the host, once a batch.
+    How many there are is decided on the host, once a batch (`host_lengths.py`).
 
     Attributes:
         lengths: `[B] int64`, in the order of the batch.
@@ -26,12 +28,10 @@ class Compact:
 
     def __init__(self, lengths: Tensor, length: int):
         self.lengths, self.length = lengths, length
-        device, ends = lengths.device, lengths.cumsum(0)
-        count = int(ends[-1])
-        self.starts = ends - lengths
-        rows = torch.arange(len(lengths), device=device)
-        self.ranks = torch.repeat_interleave(rows, lengths, output_size=count)
-        self.steps = torch.arange(count, device=device) - self.starts[self.ranks]
+        self.starts = lengths.cumsum(0) - lengths
+        count = int(host_lengths.of(lengths).sum())
+        self.ranks = torch.repeat_interleave(lengths, output_size=count)
+        self.steps = torch.arange(count, device=lengths.device) - self.starts[self.ranks]
 
     def sort(self, x: Tensor) -> Tensor:
         return x
@@ -47,10 +47,10 @@ class Compact:
         return padded.index_put((self.ranks, self.steps), x)
 
     def spread(self, x: Tensor) -> Tensor:
-        return _Spread.apply(x, self)
+        return linear_map(x, self._spread, self._collect)
 
     def collect(self, x: Tensor) -> Tensor:
-        return _Collect.apply(x, self)
+        return linear_map(x, self._collect, self._spread)
 
     def contains(self, positions: Tensor) -> Tensor:
         return (positions >= 0) & (positions < self.lengths.unsqueeze(1))
@@ -60,6 +60,13 @@ class Compact:
         return x[torch.where(self.contains(positions), places, 0)]
 
     def convolve(self, x: Tensor, taps: Tensor, biases: Tensor) -> Tensor:
+        dtype = matrix_units.product_type(x)
+        if conv_kernels.are_usable(x.device, dtype, taps.shape):
+            return conv_kernels.convolution(x, taps, biases, self, dtype)
+        return self.convolve_plainly(x, taps, biases)
+
+    def convolve_plainly(self, x: Tensor, taps: Tensor, biases: Tensor) -> Tensor:
+        """`convolve` by one product for all taps, and sums of shifted tensors."""
         products = F.linear(x, taps.flatten(0, 1), biases.flatten()).unflatten(-1, taps.shape[:2])  # [N, k, out]
         reach = len(taps) // 2
         total = products[:, reach]
@@ -78,36 +85,17 @@ class Compact:
             weights = weights / torch.linalg.vector_norm(key, dim=-1).clamp(min=NORM_FLOOR)
         return self.collect(weights.unsqueeze(-1) * value)
 
+    def attend_all(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return self.arrange(linear_attention(self.pad(query), self.pad(key), self.pad(value)))
+
     def previous(self, x: Tensor) -> Tensor:
         """The tensor at the position before, zero at the first one of a history: `[N, d]` -> `[N, d]`."""
         return F.pad(x[:-1], (0, 0, 1, 0)) * (self.steps > 0).unsqueeze(-1)
 
+    def _spread(self, x):
+        return x[self.ranks]
 
-def _sums(x, layout):
-    flat = x.reshape(len(x), -1).contiguous()
-    sums = torch.segment_reduce(flat, "sum", lengths=layout.lengths, axis=0, unsafe=True)
-    return sums.view(-1, *x.shape[1:])
-
-
-class _Spread(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x, layout):
-        ctx.layout = layout
-        return x[layout.ranks]
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad):
-        return _sums(grad, ctx.layout), None
-
-
-class _Collect(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x, layout):
-        ctx.layout = layout
-        return _sums(x, layout)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad):
-        return grad[ctx.layout.ranks], None
+    def _collect(self, x):
+        flat = x.reshape(len(x), -1).contiguous()
+        sums = torch.segment_reduce(flat, "sum", lengths=self.lengths, axis=0, unsafe=True)
+        return sums.view(-1, *x.shape[1:])

@@ -46,6 +46,10 @@ class _DenseGradient(torch.autograd.Function):
     def backward(ctx, gradient):
         if not gradient.is_sparse:
             return gradient
-        if gradient.is_cuda:
-            gradient = gradient.coalesce()  # adds in a fixed order, as atomic additions would not
-        return gradient.to_dense()
+        return _sorted_sum(gradient) if gradient.is_cuda else gradient.to_dense()
+
+
+def _sorted_sum(gradient):
+    """The dense gradient, added in a fixed order, as atomic additions would not; `coalesce` would wait for the GPU."""
+    rows, values = gradient._indices()[0], gradient._values()
+    return torch.ops.aten.embedding_dense_backward(values, rows, len(gradient), -1, False)

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from recbole_glintru.ops import host_lengths
+
 
 def valid_positions(item_seq_len: Tensor, length: int) -> Tensor:
     """Mask of the real positions: `[B, L] bool`, True where the position is below the row's length."""
@@ -21,7 +23,7 @@ def at_position(x: Tensor, position: Tensor) -> Tensor:
 
 def trim(item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
     """Cut the columns that are padding in every row: `[B, L]` -> `[B, longest history]`."""
-    return item_seq[:, : max(1, int(item_seq_len.max()))]
+    return item_seq[:, : max(1, int(host_lengths.of(item_seq_len).max()))]
 
 
 def distinct_rows(columns: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

@@ -19,9 +19,10 @@ from typing import Union
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from recbole_glintru.ops.compact import Compact
+from recbole_glintru.ops.grouped_attention import grouped_attention, linear_attention
+from recbole_glintru.ops.linear_maps import linear_map
 from recbole_glintru.ops.packed_attention import NORM_FLOOR, packed_attention
 from recbole_glintru.ops.packed_convolution import packed_convolution
 from recbole_glintru.ops.pieces import collect, spread
@@ -110,6 +111,10 @@ class Padded:
             weights = weights / torch.linalg.vector_norm(key, dim=-1).clamp(min=NORM_FLOOR)
         return self.collect(weights.unsqueeze(-1) * value)
 
+    def attend_all(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Linear attention of every position: y_t = sum_s (q_t . k_s) v_s over its history's, `[*P, h, e]` each."""
+        return linear_attention(query, key * self._mask_for(key), value)
+
     def _mask_for(self, x: Tensor) -> Tensor:
         return self.mask.reshape(*self.mask.shape, *(1 for _ in x.shape[2:]))
 
@@ -148,10 +153,10 @@ class Packed:
         return padded.index_put((self.order[self.ranks], self.steps), x)
 
     def spread(self, x: Tensor) -> Tensor:
-        return _Spread.apply(x, self.counts)
+        return linear_map(x, self._spread, self._collect)
 
     def collect(self, x: Tensor) -> Tensor:
-        return _Collect.apply(x, self.counts)
+        return linear_map(x, self._collect, self._spread)
 
     def contains(self, positions: Tensor) -> Tensor:
         return (positions >= 0) & (positions < self.lengths.unsqueeze(1))
@@ -180,38 +185,15 @@ class Packed:
     def attend(self, query: Tensor, key: Tensor, value: Tensor, normalise: bool) -> Tensor:
         return packed_attention(query, key, value, self.counts, normalise)
 
+    def attend_all(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return grouped_attention(query, key, value, self.lengths, self.ranks, self.steps)
+
+    def _spread(self, x):
+        return spread(x, self.counts, out=x.new_empty(sum(self.counts), *x.shape[1:]))
+
+    def _collect(self, x):
+        return collect(x, self.counts, total=x.new_zeros(self.counts[0], *x.shape[1:]))
+
 
 Layout = Union[Padded, Packed, Compact]
 _WITHOUT_PADDING = {"cpu": Packed, "cuda": Compact}
-
-
-def _spread(x, counts):
-    return spread(x, counts, out=x.new_empty(sum(counts), *x.shape[1:]))
-
-
-def _collect(x, counts):
-    return collect(x, counts, total=x.new_zeros(counts[0], *x.shape[1:]))
-
-
-class _Spread(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x, counts):
-        ctx.counts = counts
-        return _spread(x, counts)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad):
-        return _collect(grad, ctx.counts), None
-
-
-class _Collect(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x, counts):
-        ctx.counts = counts
-        return _collect(x, counts)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad):
-        return _spread(grad, ctx.counts), None

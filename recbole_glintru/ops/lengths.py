@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from recbole_glintru.ops import embedding_gradients
+from recbole_glintru.ops import embedding_gradients, host_lengths
 
 Rows = Union[slice, Tensor]  # indexes the rows of a tensor
 
@@ -98,8 +98,8 @@ def run(
     Exact for an encoder whose rows depend neither on each other nor on how far they are padded. Gradients flow, and
     every group uses every parameter, so that distributed training sees no difference.
 
-    The lengths are read on the host, once a batch: one copy of B numbers, for which a GPU is waited for, as cutting
-    the batch to its longest row would. The rest stays on the device.
+    Which rows are a group is decided on the host; a GPU is waited for where the lengths are not known there
+    (`host_lengths.py`). What belongs to the host of the rows handed on, `host_lengths.part` keeps.
 
     Args:
         encode: `(rows, longest) -> [n, ...]`; `rows` indexes the n rows to encode, the longest of which has `longest`
@@ -110,11 +110,14 @@ def run(
     Returns:
         `[B, ...]`, the rows in the places that they came from.
     """
-    groups = plan(item_seq_len.cpu().numpy(), costs)
+    on_host = host_lengths.of(item_seq_len)
+    groups = plan(on_host, costs)
     if len(groups) == 1:
         return encode(slice(None), max(1, groups[0][0]))  # as it is: nothing is copied
-    order = torch.argsort(item_seq_len, stable=True)
-    rows = order.split([count for _, count in groups])
+    order = np.argsort(on_host, kind="stable")
+    parts = np.split(order, np.cumsum([count for _, count in groups[:-1]]))
+    order = torch.from_numpy(order).to(item_seq_len.device, non_blocking=True)
+    rows = map(host_lengths.remember, order.split([len(part) for part in parts]), parts)
     with contextlib.nullcontext() if module is None else embedding_gradients.collected(module):
         states = torch.cat([encode(part, max(1, longest)) for part, (longest, _) in zip(rows, groups)])
     place = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))

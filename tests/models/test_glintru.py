@@ -64,7 +64,7 @@ def test_equals_the_plain_version(variant, mask_padding):
     torch.testing.assert_close(model(item_seq, item_seq_len), expected, rtol=0, atol=1e-11)
     with torch.no_grad():
         torch.testing.assert_close(model(item_seq, item_seq_len), expected, rtol=0, atol=1e-11)
-    assert tables_of(model) or model.packs_histories is False
+    assert tables_of(model) or len(model.blocks) > 1
 
 
 @pytest.mark.parametrize("variant", [{}, {"n_layers": 2, "kernel_size": 5}, {"gru_layers": 2}], ids=variant_name)

@@ -30,6 +30,13 @@ def test_same_gradient(padding_idx):
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-6)
 
 
+def test_sum_on_a_gpu():
+    """It takes rows and values of a sparse gradient: of several look-ups, not yet added."""
+    rows = torch.tensor([[3, 0, 3, 8, 3]])
+    sparse = torch.sparse_coo_tensor(rows, torch.randn(5, 4), (9, 4), check_invariants=True)
+    torch.testing.assert_close(embedding_gradients._sorted_sum(sparse), sparse.to_dense())
+
+
 def test_one_dense_gradient(monkeypatch):
     """Eight look-ups, one gradient of the table's size."""
     table, dense = nn.Embedding(50, 4), []

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from recbole_glintru.layers.gru import GRU
+from recbole_glintru.ops import gru as gru_module
 from recbole_glintru.ops.gru import gru_reference, packed_gru, packed_gru_at
 from recbole_glintru.ops.layouts import Packed, Padded
 
@@ -47,6 +48,32 @@ def test_equals_reference(rows, length, d, bias, dtype, tolerance):
 def test_other_input_width():
     tensors, lengths, _ = problem(5, 9, 4, True, inputs=7)
     torch.testing.assert_close(gru(lengths=lengths, **tensors), gru_reference(lengths=lengths, **tensors))
+
+
+@pytest.mark.parametrize("bias", [False, True], ids=["no-bias", "bias"])
+@pytest.mark.parametrize("rows, length, d", SHAPES)
+def test_gates_that_are_computed_again(rows, length, d, bias, monkeypatch):
+    """The same gradients from gates that were too many to keep."""
+    tensors, lengths, cotangent = problem(rows, length, d, bias)
+    results = []
+    for limit in (gru_module.LARGEST_KEPT, 0):
+        monkeypatch.setattr(gru_module, "LARGEST_KEPT", limit)
+        states = gru(lengths=lengths, **tensors)
+        results.append(torch.autograd.grad((states * cotangent).sum(), list(tensors.values())))
+    for name, kept, again in zip(tensors, *results):
+        torch.testing.assert_close(again, kept, rtol=1e-11, atol=1e-11, msg=name)
+
+
+def test_gates_above_the_limit_are_not_kept(monkeypatch):
+    """Between the passes: four numbers a position and channel, in eight bytes each, are 32 d N."""
+    tensors, lengths, _ = problem(17, 5, 6, False)
+    size = 4 * 8 * 6 * int(lengths.sum())
+    for limit, kept in ((size, True), (size - 1, False)):
+        monkeypatch.setattr(gru_module, "LARGEST_KEPT", limit)
+        layout = Packed(lengths, 5)
+        _, weight_ih, weight_hh = tensors.values()
+        states = packed_gru(layout.arrange(tensors["x"]), layout.counts, weight_ih, weight_hh)
+        assert (states.grad_fn.gates is not None) is kept
 
 
 def test_gradients_are_exact():

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recbole_glintru.layers.temporal_conv import TemporalConv
-from recbole_glintru.ops import layouts, packed_attention, packed_convolution
+from recbole_glintru.ops import grouped_attention, layouts, lengths, packed_attention, packed_convolution
 
 LAYOUTS = pytest.mark.parametrize("kind", [layouts.Padded, layouts.Packed])
 LENGTHS = torch.tensor([3, 9, 1, 9, 4])
@@ -110,6 +110,19 @@ def test_attention_to_a_key_of_no_length(kind):
     assert found.isfinite().all() and key.grad.isfinite().all()
 
 
+@LAYOUTS
+@pytest.mark.parametrize("group", [0.0, 5.0, float("inf")], ids=["a-group-a-length", "some-groups", "one-group"])
+def test_attention_of_every_position(kind, group, monkeypatch):
+    monkeypatch.setattr(grouped_attention, "COSTS", lengths.Costs(group, 0.0))
+    layout = kind(LENGTHS, LENGTH)
+    query, key, value = (some(5, LENGTH, 2, 3, seed=seed) for seed in range(3))
+    found = layout.pad(layout.attend_all(layout.arrange(query), layout.arrange(key), layout.arrange(value)))
+    for ours, qs, ks, vs in zip(found, rows(query), rows(key), rows(value)):
+        for head in range(2):
+            expected = qs[:, head] @ ks[:, head].T @ vs[:, head]
+            torch.testing.assert_close(ours[: len(qs), head], expected)
+
+
 @pytest.mark.parametrize("elements", [1, 12, 40])
 def test_attention_piece_by_piece(monkeypatch, elements):
     layout, places = layouts.Packed(LENGTHS, LENGTH), int(LENGTHS.sum())
@@ -125,12 +138,13 @@ def test_attention_piece_by_piece(monkeypatch, elements):
 
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=4), st.sampled_from([1, 3, 5]))
-def test_gradients_of_the_packed_layout(lengths, taps):
-    layout = layouts.Packed(torch.tensor(lengths), 5)
-    positions, each = sum(lengths), some(len(lengths), 2).requires_grad_()
+def test_gradients_of_the_packed_layout(of_rows, taps):
+    layout = layouts.Packed(torch.tensor(of_rows), 5)
+    positions, each = sum(of_rows), some(len(of_rows), 2).requires_grad_()
     x = some(positions, 2).requires_grad_()
     convolution = x, some(taps, 3, 2).requires_grad_(), some(taps, 3, seed=1).requires_grad_()
-    attention = [some(n, 2, 2, seed=n).requires_grad_() for n in (len(lengths), positions, positions)]
+    attention = [some(n, 2, 2, seed=n).requires_grad_() for n in (len(of_rows), positions, positions)]
+    everywhere = [some(positions, 2, 2, seed=seed).requires_grad_() for seed in range(3)]
     where = layout.lengths.unsqueeze(1) - torch.tensor([1, 2])
     for function, argument in (
         (layout.collect, x),
@@ -140,6 +154,7 @@ def test_gradients_of_the_packed_layout(lengths, taps):
         (layout.convolve, convolution),
         (lambda *arguments: layout.attend(*arguments, normalise=True), attention),
         (lambda *arguments: layout.attend(*arguments, normalise=False), attention),
+        (layout.attend_all, everywhere),
     ):
         assert torch.autograd.gradcheck(function, argument)
 

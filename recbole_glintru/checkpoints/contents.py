@@ -1,0 +1,166 @@
+"""What a checkpoint of RecBole may hold: the functions that it may call, and the classes of its objects.
+
+Callables are the danger: what a file gets hold of, it can store where PyTorch calls it, as a hook or as the method of
+a module. So the data never has a callable but the classes of models and layers, which settings hold as they are.
+"""
+
+import enum
+import functools
+import importlib
+import logging
+import math
+import pathlib
+import sys
+from collections import OrderedDict, defaultdict
+from typing import Any, Callable, Optional
+
+
+class Sealed:
+    """Stands for a name of the file. Only `reader.py`'s opcodes open it: what it hides is never a callable in the data.
+
+    Args:
+        call: what runs when the file calls it.
+        new: the class of which the file may make objects.
+    """
+
+    def __init__(self, name: str, call: Optional[Callable] = None, new: Optional[type] = None):
+        self.name, self.call, self.new = name, call, new
+
+
+class Refused(Exception):
+    """The arguments of a listed function are not such as a checkpoint has for it."""
+
+
+def describe(thing: Any) -> str:
+    """A name for a message."""
+    if type(thing) is Sealed:
+        return thing.name
+    kind = thing if isinstance(thing, type) else type(thing)
+    return f"{'' if kind is thing else 'an object of '}{kind.__module__}.{kind.__qualname__}"
+
+
+def _taking(function: Callable, *kinds: type) -> Callable:
+    """`function`, on arguments of these types alone.
+
+    PyTorch and NumPy ask an argument for attributes and call them, and a `Config` has any that its author likes.
+    """
+
+    def call(*arguments):
+        if len(arguments) < len(kinds) or not all(map(isinstance, arguments, kinds)):
+            raise Refused
+        return function(*arguments)
+
+    return call
+
+
+@functools.cache
+def known_names() -> dict[str, Any]:
+    """Full name -> what stands for it. Hooks of tensors are left out."""
+    import numpy as np
+    import torch
+    import yaml
+    from recbole.config import Config
+    from recbole.data.interaction import Interaction
+    from torch.storage import TypedStorage
+
+    def tensor(storage, offset, size, stride, requires_grad, hooks, metadata=None):
+        return torch._utils._rebuild_tensor_v2(storage, offset, size, stride, requires_grad, OrderedDict())
+
+    def dtype(code, *flags):
+        made = np.dtype(code)
+        if made.kind not in "biufcSUO":  # the fields of a structured type can pass bytes off as objects
+            raise Refused
+        return made
+
+    def array(kind, shape, code):
+        kind = np.matrix if kind.name.endswith("matrix") else np.ndarray
+        return kind.__new__(kind, (0,), "b")
+
+    calls = {
+        "torch._utils._rebuild_tensor_v2": _taking(tensor, TypedStorage),
+        "torch._utils._rebuild_parameter": _taking(lambda data, grad, _: torch.nn.Parameter(data, grad), torch.Tensor),
+        "torch.Size": _taking(torch.Size, tuple),
+        "torch.device": torch.device,
+        "numpy.dtype": _taking(dtype, str),
+        "collections.OrderedDict": lambda: OrderedDict(),
+        "collections.defaultdict": _taking(lambda _: defaultdict(list), Sealed),
+        "builtins.set": _taking(set, list),
+        "builtins.getattr": _taking(lambda kind, name: kind[name], enum.EnumMeta, str),  # enums, Python 3.11.0 to .3
+        "_codecs.encode": _taking(lambda text, _: text.encode("latin1"), str),  # bytes, protocol 2
+        "logging.getLogger": logging.getLogger,
+    }
+    for multiarray in ("numpy.core.multiarray", "numpy._core.multiarray"):  # NumPy 1, NumPy 2
+        calls[f"{multiarray}._reconstruct"] = _taking(array, Sealed)
+        calls[f"{multiarray}.scalar"] = _taking(np.float64().__reduce__()[0], np.dtype, bytes)
+    for path in ("PosixPath", "WindowsPath"):  # a `data_path` among the settings; `_local` in Python 3.13
+        calls[f"pathlib.{path}"] = calls[f"pathlib._local.{path}"] = pathlib.Path
+    known = {name: Sealed(name, call=function) for name, function in calls.items()}
+    for name in ("numpy.ndarray", "numpy.matrix", "numpy.matrixlib.defmatrix.matrix", "builtins.list"):
+        known[name] = Sealed(name)  # an argument of the functions above
+    for kind in (Config, Interaction):
+        known[describe(kind)] = Sealed(describe(kind), new=kind)
+    known.update({f"torch.{name}": value for name, value in vars(torch).items() if isinstance(value, torch.dtype)})
+    known["yaml.loader.FullLoader"] = yaml.FullLoader
+    return known
+
+
+def class_named(module: str, name: str) -> Any:
+    """A class of RecBole, a plugin, `torch.nn.modules` or `scipy.sparse`, or an imported model; None for all else.
+
+    Nothing is imported for a file but RecBole's modules and the announced ones of plugins. A class is looked up in
+    the module that defines it, under its own name: by other names a module reaches everything that it imports.
+    """
+    from recbole.data.dataset import Dataset
+    from recbole.model.abstract_recommender import AbstractRecommender
+    from recbole.sampler.sampler import AbstractSampler
+    from torch import nn
+
+    from recbole_glintru import plugin
+
+    if not all(part.isidentifier() for part in (*module.split("."), name)):
+        return None
+    if module.startswith("scipy.sparse.") and name in _SPARSE:
+        return Sealed(f"{module}.{name}", new=getattr(importlib.import_module("scipy.sparse"), name))
+    announced = plugin.announced_models()
+    plugins = {model: entry.value.replace(":", ".").partition(".")[0] for model, entry in announced.items()}
+    package = module.partition(".")[0]
+    if module.startswith(("recbole.data.", "recbole.model.", "recbole.sampler.", "recbole.utils.")):
+        importlib.import_module(module)
+    elif plugins.get(name) == package:
+        announced[name].load()
+    home = sys.modules.get(module)
+    found = vars(home).get(name) if home else None
+    if not isinstance(found, type) or (found.__module__, found.__qualname__) != (module, name):
+        return None
+    if package == "recbole" or package in plugins.values():
+        allowed = (nn.Module, Dataset, AbstractSampler, enum.Enum)
+    else:
+        allowed = nn.Module if module.startswith("torch.nn.modules.") else AbstractRecommender
+    return found if issubclass(found, allowed) else None
+
+
+_SPARSE = {f"{layout}_{kind}" for layout in ("csr", "csc", "lil") for kind in ("matrix", "array")}
+
+
+def is_plain_state(kind: type, state: Any) -> bool:
+    """Whether `state` holds attributes only, none of which hides a method of the class."""
+    return type(state) is dict and not any(
+        type(key) is not str or key.startswith("__") or callable(getattr(kind, key, None)) for key in state
+    )
+
+
+def is_array_state(state: Any) -> bool:
+    """Whether the data of an array fills its shape: NumPy compares the number of bytes, but not that of objects."""
+    if type(state) is not tuple or len(state) != 5 or type(state[1]) is not tuple:
+        return False
+    shape, data = state[1], state[4]
+    sizes = all(type(size) is int and size >= 0 for size in shape)
+    return sizes and (type(data) is bytes or (type(data) is list and len(data) == math.prod(shape)))
+
+
+def is_dtype_state(state: Any) -> bool:
+    """Whether a NumPy type has no fields and the byte order of this machine, as `numpy.dtype(code)` has."""
+    return type(state) is tuple and state[1:5] in [(order, None, None, None) for order in ("|", "=", _NATIVE)]
+
+
+_NATIVE = "<" if sys.byteorder == "little" else ">"

@@ -1,0 +1,208 @@
+"""Reading RecBole's checkpoints, and nothing else that a pickle can do.
+
+A checkpoint of RecBole holds its `Config`, enums, tensors, and for some models whole objects (SASRecF: a layer with its
+data set; ItemKNN: SciPy matrices), which `torch.load(weights_only=True)` rejects. `load` reads it with an unpickler in
+which each opcode that can run code is written anew, and takes only what `contents.py` lists.
+
+This is about reading the file. What a checkpoint says afterwards, in its `Config` as in its weights, is its author's.
+"""
+
+import contextlib
+import contextvars
+import enum
+import os
+import pickle
+import tarfile
+import types
+from collections import OrderedDict, defaultdict
+from typing import Any, Callable, Optional
+
+from recbole_glintru.checkpoints.contents import (
+    Refused,
+    Sealed,
+    class_named,
+    describe,
+    is_array_state,
+    is_dtype_state,
+    is_plain_state,
+    known_names,
+)
+
+TRUST = "RECBOLE_GLINTRU_TRUST_CHECKPOINTS"
+_trusted = contextvars.ContextVar("trusted", default=False)
+
+
+class UntrustedCheckpoint(pickle.UnpicklingError):
+    """A file holds something that no checkpoint of RecBole does; the message says what, and how to load it anyway."""
+
+
+@contextlib.contextmanager
+def trust():
+    """Inside the block RecBole reads checkpoints with plain pickle, which runs whatever code the file holds."""
+    before = _trusted.set(True)
+    try:
+        yield
+    finally:
+        _trusted.reset(before)
+
+
+def load(load: Callable, *args: Any, **kwargs: Any) -> Any:
+    """`torch.load`, given as `load`, on a checkpoint of RecBole.
+
+    Raises:
+        UntrustedCheckpoint: the file holds something else; nothing of it was run.
+    """
+    kwargs["weights_only"] = False
+    if _trusted.get() or os.environ.get(TRUST) == "1":
+        return load(*args, **kwargs)
+    source = args[0] if args else kwargs["f"]
+    name = os.fspath(source) if isinstance(source, (str, os.PathLike)) else getattr(source, "name", None)
+    foreign = _foreign_format(source)
+    if foreign:
+        raise _untrusted(name, foreign)
+    reader = type("_Reader", (_Unpickler,), {"file": name})
+    kwargs["pickle_module"] = types.SimpleNamespace(
+        __name__=__name__, Unpickler=reader, load=lambda file, **options: reader(file, **options).load()
+    )
+    return load(*args, **kwargs)
+
+
+def _untrusted(file: Optional[str], what: str) -> UntrustedCheckpoint:
+    return UntrustedCheckpoint(
+        f"The checkpoint{f' {file}' if file else ''} was not loaded: it holds {what}, which no checkpoint of RecBole "
+        "does. (A model class of your own is accepted once its module has been imported.) If you trust the file, load "
+        f"it inside `with recbole_glintru.checkpoints.trust():` or set the environment variable {TRUST}=1. "
+        "Reading it may then run any code."
+    )
+
+
+def _foreign_format(source) -> Optional[str]:
+    """The format that `torch.load` would read without, or around, the unpickler it is given."""
+    from torch import serialization
+
+    with serialization._open_file_like(source, "rb") as file:
+        start = file.tell()
+        try:
+            if not serialization._is_zipfile(file):
+                return "a tar archive" if tarfile.is_tarfile(file) else None
+            with serialization._open_zipfile_reader(file) as archive:
+                return "a TorchScript program" if serialization._is_torchscript_zip(archive) else None
+        finally:
+            file.seek(start)
+
+
+def _filling(opcode: bytes, target: Callable, *kinds: type) -> Callable:
+    """An opcode that fills containers, for these alone: of anything else it would call `append`, `extend` or `add`."""
+    fill = pickle._Unpickler.dispatch[opcode[0]]
+
+    def load_items(self):
+        if type(target(self)) not in kinds:
+            raise self.refusal(f"items for {describe(target(self))}")
+        fill(self)
+
+    return load_items
+
+
+class _Unpickler(pickle._Unpickler):
+    """The standard library's unpickler in Python: its opcodes can be replaced one by one."""
+
+    file: Optional[str] = None
+    dispatch = dict(pickle._Unpickler.dispatch)
+
+    def refusal(self, what: str) -> UntrustedCheckpoint:
+        return _untrusted(self.file, what)
+
+    def load(self):
+        self._made: dict[int, Any] = {}  # id -> object: it stays alive, so that no other gets its id
+        loaded = super().load()
+        for made in self._made.values():  # only now: a file can fill a container after it has handed it over
+            for key, value in vars(made).items():
+                if (key.endswith("_hooks") or key == "_compiled_call_impl") and value not in (None, {}):
+                    raise self.refusal(f"{describe(type(made))}.{key}")
+            if hasattr(type(made), "check_format"):
+                made.check_format(full_check=True)  # SciPy's C++ does not look whether an index lies in the matrix
+        return loaded
+
+    def find_class(self, module, name):
+        module = "builtins" if module == "__builtin__" else module  # protocol 2
+        found = known_names().get(f"{module}.{name}") or class_named(module, name)
+        if found is None:
+            raise self.refusal(f"{module}.{name}")
+        return found
+
+    def load_reduce(self):
+        arguments, called = self.stack.pop(), self.stack.pop()
+        function = called.call if type(called) is Sealed else None
+        try:
+            if type(arguments) is not tuple:
+                raise Refused
+            if isinstance(called, enum.EnumMeta) and len(arguments) == 1:  # a member, by its value
+                function = called
+            if function is None:
+                raise Refused
+            self.append(function(*arguments))
+        except Refused:
+            raise self.refusal(f"a call of {describe(called)}") from None
+
+    dispatch[pickle.REDUCE[0]] = load_reduce
+
+    def load_newobj(self):
+        from recbole.sampler.sampler import AbstractSampler
+        from torch import nn
+        from torch.utils.data import Dataset
+
+        arguments, named = self.stack.pop(), self.stack.pop()
+        kind = named.new if type(named) is Sealed else named
+        known = type(named) is Sealed or (
+            isinstance(kind, type) and issubclass(kind, (nn.Module, Dataset, AbstractSampler))
+        )
+        if kind is None or not known or type(arguments) is not tuple or arguments:
+            raise self.refusal(f"an object of {describe(named)}")
+        made = kind.__new__(kind)
+        self._made[id(made)] = made
+        self.append(made)
+
+    dispatch[pickle.NEWOBJ[0]] = load_newobj
+
+    def load_build(self):
+        import numpy as np
+
+        state, built = self.stack.pop(), self.stack[-1]
+        if id(built) in self._made and is_plain_state(type(built), state):
+            set_state = getattr(type(built), "__setstate__", lambda built, state: vars(built).update(state))
+            set_state(built, state)
+        elif type(built) in (np.ndarray, np.matrix) and is_array_state(state):
+            built.__setstate__(state)
+        elif isinstance(built, np.dtype) and is_dtype_state(state):
+            pass  # it has this state
+        elif type(built) is OrderedDict and type(state) is dict and set(state) == {"_metadata"}:
+            vars(built).update(state)  # a state_dict's
+        else:
+            raise self.refusal(f"attributes for {describe(built)}")
+
+    dispatch[pickle.BUILD[0]] = load_build
+
+    def load_binpersid(self):
+        from torch.serialization import StorageType
+
+        key = self.stack.pop()
+        fits = type(key) is tuple and len(key) > 4 and isinstance(key[1], StorageType)
+        if not fits or {type(part) for part in key[:1] + key[2:]} - {str, bytes, int, tuple, type(None)}:
+            raise self.refusal("a reference to something other than a tensor's numbers")
+        self.append(self.persistent_load(key))
+
+    dispatch[pickle.BINPERSID[0]] = load_binpersid
+
+    def load_never(self):
+        raise self.refusal("an opcode that PyTorch does not write")
+
+    for _opcode in (pickle.PERSID, pickle.INST, pickle.OBJ, pickle.NEWOBJ_EX, pickle.EXT1, pickle.EXT2, pickle.EXT4):
+        dispatch[_opcode[0]] = load_never
+    for _opcode, _target, *_kinds in (
+        (pickle.APPEND, lambda self: self.stack[-2], list),
+        (pickle.APPENDS, lambda self: self.metastack[-1][-1], list),
+        (pickle.ADDITEMS, lambda self: self.metastack[-1][-1], set),
+        (pickle.SETITEM, lambda self: self.stack[-3], dict, OrderedDict, defaultdict),
+        (pickle.SETITEMS, lambda self: self.metastack[-1][-1], dict, OrderedDict, defaultdict),
+    ):
+        dispatch[_opcode[0]] = _filling(_opcode, _target, *_kinds)

@@ -1,0 +1,178 @@
+"""Mends of RecBole 1.2.1 on today's NumPy, pandas, PyTorch and SciPy, and on a Python without distutils."""
+
+import contextlib
+import functools
+import importlib.util
+import types
+
+from recbole_glintru.compat.import_hooks import Overlay, after, around, called_by_recbole, stand_ins
+
+# -------------------------------------------------------------------------------------------------------------- NumPy
+
+
+@after("recbole.utils.utils")
+def numpy_aliases(utils) -> None:
+    """`np.float_`, `np.float` and the like, which RecBole reads.
+
+    Without: NumPy 2 has no `np.float_`, `np.complex_`, `np.unicode_` (configurator.py:625-635: no `Config` at all);
+    NumPy 1.24 and later have no `np.float` before a first `Config` has made it (interaction.py:31: no `Interaction`).
+    """
+    np = utils.np
+    aliases = {"float_": np.float64, "complex_": np.complex128, "unicode_": np.str_, "bool": np.bool_}
+    aliases.update(int=np.int_, float=np.float64, object=np.object_, str=np.str_, long=np.int_)
+    for name, value in aliases.items():
+        if name not in vars(np):
+            setattr(np, name, value)
+
+
+# ------------------------------------------------------------------------------------------------------------ PyTorch
+
+
+@after("recbole.utils.utils")
+def checkpoints_load(utils) -> None:
+    """`torch.load`, called by RecBole, reads RecBole's checkpoints, through the restricted reader of `checkpoints/`.
+
+    Without: PyTorch 2.6 and later read with `weights_only=True`, which rejects a pickled `Config` (trainer.py:323 and
+    :583, quick_start.py:250, and the models that load pretrained files). Before 2.6 any pickle would be executed.
+    Calls from elsewhere, and calls that say `weights_only` themselves, are left alone.
+    """
+    torch = utils.torch
+    load = torch.load
+    if hasattr(load, "_reads_recbole_checkpoints"):
+        return
+
+    @functools.wraps(load)
+    def load_checkpoint(*args, **kwargs):
+        if "weights_only" in kwargs or not called_by_recbole():
+            return load(*args, **kwargs)
+        from recbole_glintru import checkpoints
+
+        return checkpoints.load(load, *args, **kwargs)
+
+    load_checkpoint._reads_recbole_checkpoints = True
+    torch.load = load_checkpoint
+
+
+# ------------------------------------------------------------------------------------------------------------- pandas
+
+
+@after("recbole.data.dataset.dataset")
+def pandas_text_columns(dataset) -> None:
+    """Text columns are read as Python objects, and missing sequences as empty ones, as RecBole expects them.
+
+    Without: pandas 3 reads text as its own string type, and `df[field].fillna(value="", inplace=True)`
+    (dataset.py:501) changes a copy: a missing sequence stays NaN and has no `split`.
+    """
+    pandas = dataset.pd
+    if _major(pandas) < 3:
+        return
+
+    def read_csv(*args, **kwargs):
+        frame = pandas.read_csv(*args, **kwargs)
+        for column, kind in kwargs.get("dtype", {}).items():
+            if kind is str:
+                frame[column] = frame[column].astype(object)
+                if column.endswith("_seq"):  # the header's field:token_seq or field:float_seq
+                    frame[column] = frame[column].fillna("")
+        return frame
+
+    dataset.pd = Overlay(pandas, read_csv=read_csv)
+
+
+@after("recbole.data.dataset.dataset")
+def pandas_missing_values(dataset) -> None:
+    """`Dataset._fill_nan` fills the missing values.
+
+    Without: pandas 3 silently leaves them, because `feat[field].fillna(..., inplace=True)` changes a copy
+    (dataset.py:648 and :650): tokens become NaN, later cast to arbitrary ids.
+    """
+    if _major(dataset.pd) < 3:
+        return
+    np, kinds = dataset.np, dataset.FeatureType
+
+    def _fill_nan(self):
+        self.logger.debug(dataset.set_color("Filling nan", "green"))
+        for feat_name in self.feat_name_list:
+            feat = getattr(self, feat_name)
+            for field in list(feat):
+                kind = self.field2type[field]
+                if kind == kinds.TOKEN:
+                    feat[field] = feat[field].fillna(0)
+                elif kind == kinds.FLOAT:
+                    feat[field] = feat[field].fillna(feat[field].mean())
+                else:
+                    empty = np.array([], dtype=np.int64 if kind == kinds.TOKEN_SEQ else np.float64)
+                    feat[field] = feat[field].map(lambda x, empty=empty: empty if isinstance(x, float) else x)
+
+    dataset.Dataset._fill_nan = _fill_nan
+
+
+@after("recbole.data.dataset.dataset")
+def pandas_lengths(dataset) -> None:
+    """`Series.agg(len)`, called by RecBole, is the length of each element.
+
+    Without: in pandas 3 it is the length of the series: every token_seq or float_seq feature fails (dataset.py:712,
+    :792, :809, :1217, kg_dataset.py:316, sequential_dataset.py:165).
+    """
+    series = dataset.pd.Series
+    agg = series.agg
+    if _major(dataset.pd) < 3 or hasattr(agg, "_takes_len_by_element"):
+        return
+
+    @functools.wraps(agg)
+    def agg_len(self, func=None, *args, **kwargs):
+        if func is len and called_by_recbole():
+            return self.map(len)
+        return agg(self, func, *args, **kwargs)
+
+    agg_len._takes_len_by_element = True
+    series.agg = agg_len
+
+
+def _major(package) -> int:
+    return int(package.__version__.partition(".")[0])
+
+
+# -------------------------------------------------------------------------------------------------------------- SciPy
+
+
+@after("scipy.sparse")
+def scipy_fills_matrices(sparse) -> None:
+    """`dok_matrix._update`, by which RecBole's graph models fill their adjacency matrix.
+
+    Without: newer versions of SciPy have no such method (LightGCN, NGCF, NCL, GCMC, SpectralCF, KGIN and MCCLK:
+    lightgcn.py:111 and the like).
+    """
+    if not hasattr(sparse.dok_matrix, "_update"):
+        sparse.dok_matrix._update = lambda self, data: self._dict.update(data)
+
+
+# ------------------------------------------------------------------------------------------------------- distutils
+
+
+@around("thop")
+def thop_finds_distutils():
+    """`distutils.version.LooseVersion` for thop, which RecBole counts FLOPs with (utils.py:302).
+
+    Without: Python 3.12 and later have no distutils unless setuptools is installed, and no model can be trained
+    through `run_recbole`.
+    """
+    if importlib.util.find_spec("distutils") is not None:
+        return contextlib.nullcontext()
+    distutils, version = types.ModuleType("distutils"), types.ModuleType("distutils.version")
+    distutils.version, distutils.__path__, version.LooseVersion = version, [], _LooseVersion
+    return stand_ins({"distutils": distutils, "distutils.version": version})
+
+
+@functools.total_ordering
+class _LooseVersion:
+    """Enough of distutils' class to compare `torch.__version__`: its leading numbers."""
+
+    def __init__(self, version: str):
+        self.release = [int(part) for part in version.partition("+")[0].split(".") if part.isdigit()]
+
+    def __eq__(self, other):
+        return self.release == other.release
+
+    def __lt__(self, other):
+        return self.release < other.release

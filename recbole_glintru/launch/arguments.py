@@ -1,0 +1,76 @@
+"""What the commands of the package have in common: options, settings, help, exit status."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any, Callable, Optional
+
+from recbole_glintru.launch.errors import UserError
+
+
+def run_command(
+    arguments: Optional[Sequence[str]],
+    parse: Callable[[Sequence[str]], tuple[argparse.Namespace, dict[str, str]]],
+    help_text: Callable[[argparse.Namespace], str],
+    run: Callable[[argparse.Namespace, dict[str, str]], Any],
+) -> int:
+    """Run a command, and return its exit status.
+
+    0 is a finished run or a help text, 2 a mistake of the user's, named on stderr. All else is raised.
+
+    Args:
+        arguments: the words of the command line, `sys.argv` if they are None.
+        parse: makes options and settings of them.
+        help_text: what `--help` prints.
+        run: what is done otherwise.
+    """
+    try:
+        options, settings = parse(sys.argv[1:] if arguments is None else arguments)
+        if options.help:
+            print(help_text(options))
+        else:
+            run(options, settings)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+class Parser(argparse.ArgumentParser):
+    """The options that every command has: which model, which data, which settings. A mistake is a UserError."""
+
+    def __init__(self, usage: str):
+        super().__init__(usage=usage, add_help=False, allow_abbrev=False)
+        self.add_argument("--help", "-h", action="store_true")
+        self.add_argument("--model", "-m")
+        self.add_argument("--dataset", "-d")
+        self.add_argument("--config_files", default="")
+        self.add_argument("--protocol")
+
+    def error(self, message):
+        raise UserError(f"{message}\nusage: {self.usage}")
+
+
+def parse_settings(words: list[str], usage: str) -> dict[str, str]:
+    """The settings `--key=value` or `--key value`, as they are written.
+
+    Raises:
+        UserError: a word is no setting, has no value, or is given twice with different values.
+    """
+    words, settings = list(words), {}
+    while words:
+        word = words.pop(0)
+        key, equals, value = word.partition("=")
+        if not key.startswith("--") or key == "--":
+            raise UserError(f"'{word}' is no setting. Settings are written --key=value.\nusage: {usage}")
+        if not equals:
+            if not words or words[0].startswith("--"):
+                raise UserError(f"{key} has no value. Settings are written --key=value.")
+            value = words.pop(0)
+        if "=" in value:  # RecBole leaves such an argument out, with a warning
+            raise UserError(
+                f"{key}: RecBole reads no value with '=' in it here; put it into a file for --config_files."
+            )
+        if settings.setdefault(key[2:], value) != value:
+            raise UserError(f"{key} is given twice: {settings[key[2:]]} and {value}.")
+    return settings

@@ -1,0 +1,70 @@
+"""The data set on the disk: found before anything is run, or downloaded where RecBole knows an address."""
+
+import shutil
+import sys
+import urllib.error
+import zipfile
+from pathlib import Path
+
+import yaml
+
+from recbole_glintru import plugin
+from recbole_glintru.launch.errors import UserError
+
+
+def find_data(config) -> None:
+    """See that the interactions are where RecBole will look, and download them where it knows an address.
+
+    RecBole would download by itself; but then a single process ends in `Default process group has not been
+    initialized` (its issues 1989, 2050), and a broken connection leaves a folder behind that passes for data.
+
+    Raises:
+        UserError: the data is not there and cannot be had. The message says where it was looked for.
+    """
+    from recbole.utils import ModelType
+
+    name, folder, parts = config["dataset"], Path(config["data_path"]), config["benchmark_filename"]
+    files = [folder / f"{name}.inter"] if parts is None else [folder / f"{name}.{part}.inter" for part in parts]
+    saved = config["dataset_save_path"] or any(Path(config["checkpoint_dir"]).glob(f"{name}-*Dataset.pth"))
+    if saved or all(file.is_file() for file in files):
+        return
+    looked_for = f"no data for '{name}': looked for {', '.join(str(file.resolve()) for file in files)}"
+    remedy = f"Put the data there, or name the folder that holds {name}/ with --data_path=DIR."
+    if folder.exists():
+        raise UserError(f"{looked_for}; the folder is there, the data is not. {remedy}")
+    addresses = yaml.safe_load((plugin.properties("recbole") / "dataset" / "url.yaml").read_text("utf-8"))
+    if name not in addresses:
+        raise UserError(f"{looked_for}, and RecBole knows no download of that name. {remedy}")
+    if config["MODEL_TYPE"] == ModelType.KNOWLEDGE:
+        return  # for these models RecBole downloads a knowledge graph too
+    try:
+        download(name, addresses[name], folder)
+    except (
+        OSError,
+        zipfile.BadZipFile,
+        RuntimeError,
+    ) as error:  # RuntimeError: RecBole's, of a broken connection
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        raise UserError(f"{looked_for}; the download of {addresses[name]} failed: {reason}. {remedy}") from None
+
+
+def download(name: str, address: str, folder: Path) -> None:
+    """Make `folder` from RecBole's archive of the data set `name`, whole or not at all.
+
+    Raises:
+        OSError, BadZipFile, RuntimeError: the download failed.
+        UserError: it has more than 1 GB, and the user declined.
+    """
+    from recbole.utils import url
+
+    if not url.decide_download(address):
+        raise UserError(f"'{name}' was not downloaded.")
+    print(f"Downloading {address} to {folder.resolve()}", file=sys.stderr)
+    try:
+        archive = Path(url.download_url(address, str(folder)))
+        url.extract_zip(str(archive), str(folder))
+        archive.unlink()
+        url.rename_atomic_files(str(folder), archive.stem, name)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise

@@ -1,0 +1,52 @@
+"""The paper's protocol for a data set, `properties/dataset/<dataset>.yaml`, as RecBole's configuration files.
+
+Such a file is flat, in RecBole's keys, except for `models`: model name -> settings for that model alone,
+above the others. Importing the package applies none of it; the command lines do, below the user's own settings.
+"""
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Optional
+
+import yaml
+
+from recbole_glintru import plugin
+
+
+def files() -> dict[str, Path]:
+    """The data sets that have a protocol, and their files."""
+    return {file.stem: file for file in sorted((plugin.properties("recbole_glintru") / "dataset").glob("*.yaml"))}
+
+
+def settings(name: str, model: str) -> dict[str, Any]:
+    """The protocol `name` for one model: its settings for all models, and above them those for this one."""
+    merged = yaml.safe_load(files()[name].read_text(encoding="utf-8"))
+    merged.update(merged.pop("models").get(model, {}))
+    return merged
+
+
+def choose(wanted: Optional[str], dataset: str) -> Optional[str]:
+    """The protocol to apply: the one of the data set, if it has one, unless another or "none" is wanted.
+
+    Raises:
+        ValueError: there is no protocol of the wanted name.
+    """
+    if wanted is None:
+        return dataset if dataset in files() else None
+    if wanted != "none" and wanted not in files():
+        raise ValueError(f"--protocol={wanted}: must be one of none, {', '.join(files())}.")
+    return None if wanted == "none" else wanted
+
+
+@contextlib.contextmanager
+def as_config_files(name: Optional[str], model: str) -> Iterator[list[str]]:
+    """The configuration files, one or none, that hold the protocol; they are gone after the block."""
+    if name is None:
+        yield []
+        return
+    with tempfile.TemporaryDirectory(prefix="recbole_glintru_") as folder:
+        file = Path(folder, f"{name}.yaml")
+        file.write_text(yaml.safe_dump(settings(name, model)), encoding="utf-8")
+        yield [str(file)]

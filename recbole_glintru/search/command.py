@@ -1,0 +1,237 @@
+"""The command line of the hyper-parameter search: RecBole's run_hyper.py, under the paper's protocol if there is one.
+
+A trial is a run of `run_recbole.py` with the same arguments, and what the search varies above the configuration files.
+"""
+
+import argparse
+import importlib.util
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Optional
+
+from recbole_glintru import plugin
+from recbole_glintru.launch import protocol
+from recbole_glintru.launch.arguments import Parser, parse_settings, run_command
+from recbole_glintru.launch.configuration import choose
+from recbole_glintru.launch.data import find_data
+from recbole_glintru.launch.errors import UserError, user_errors
+from recbole_glintru.search.outcome import Outcome
+from recbole_glintru.search.space import Parameter, read_parameters
+from recbole_glintru.search.trial import Fixed, run_trial
+
+USAGE = "run_hyper.py [--model=MODEL] [--dataset=DATASET] [--params_file=FILE] [--tool=hyperopt|ray] [--key=value ...]"
+HELP = f"""\
+usage: {USAGE}
+
+Searches the settings with which a model gets the best validation score.
+
+  --model, --dataset, --config_files, --protocol, --key=value
+                   as in run_recbole.py: what all trials share
+  --params_file    what varies, a line each: name choice [...], name uniform low,high, name quniform low,high,step or
+                   name loguniform low,high (of the logarithm); the package's own of the model unless given
+  --output_file    every trial that came to its test, with its results; MODEL-DATASET.result unless given
+  --best_file      the best trial's settings, for --config_files; the output file's name with .yaml unless given
+  --display_file   a picture of the scores, HTML
+  --tool           hyperopt (RecBole's HyperTuning, one trial after the other; the default) or ray (side by side)
+  --algo           exhaustive (hyperopt's default), random (ray's default) or bayes (hyperopt only)
+
+With hyperopt:
+  --max_evals      most trials: 100 unless given, or all there are if exhaustive
+  --early_stop     so many trials without a better one end the search, 10 unless given
+
+With ray:
+  --num_samples    trials of a random search, 10 unless given
+  --grace_period   epochs that every trial gets, 1 unless given; there and at each doubling the worse half stops
+  --cpus_per_trial, --gpus_per_trial
+                   1 and, where Ray has GPUs, 1 unless given; two trials with 0.5 share a GPU
+  --max_concurrent_trials
+                   most trials at a time; as many as there is room for unless given
+  --storage_path   the folder for the states of searches, ray_log unless given; shared by all machines of a cluster
+  --resume         the folder of an interrupted search in there: give the same command once more, with this
+  --address        a running Ray cluster, HOST:PORT or auto; RAY_ADDRESS, or a Ray of its own, unless given.
+                   Its machines need this package and, under the same path, the folder of the search
+
+The seed of the trials (--seed) is that of the search too."""
+
+ALGORITHMS = {"hyperopt": ("exhaustive", "random", "bayes"), "ray": ("random", "exhaustive")}  # the first by default
+COUNTS = {"max_evals": "hyperopt", "early_stop": "hyperopt"}  # of the options of one tool alone: which
+COUNTS.update(dict.fromkeys(("num_samples", "grace_period", "max_concurrent_trials"), "ray"))
+AMOUNTS = dict.fromkeys(("cpus_per_trial", "gpus_per_trial"), "ray")
+NAMES = dict.fromkeys(("storage_path", "resume", "address"), "ray")
+OF_ONE_TOOL = {**COUNTS, **AMOUNTS, **NAMES}
+PROCESSES = ("nproc", "ip", "port", "world_size", "group_offset")
+
+
+def main(arguments: Optional[Sequence[str]] = None) -> int:
+    """Run the command line, `sys.argv` unless `arguments` are given, and return the exit status (`run_command`)."""
+    return run_command(arguments, parse, lambda options: HELP, run)
+
+
+def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]:
+    """The options of the search, and the settings `--key=value` that all trials share.
+
+    Raises:
+        UserError: an argument is no setting, has no value or a wrong one, or belongs to the other tool.
+    """
+    parser = Parser(USAGE)
+    parser.add_argument("--tool", default="hyperopt", type=str.lower)  # RecBole writes Hyperopt and Ray
+    for name in ("params_file", "output_file", "best_file", "display_file", "algo", *NAMES):
+        parser.add_argument(f"--{name}")
+    for name in COUNTS:
+        parser.add_argument(f"--{name}", type=int)
+    for name in AMOUNTS:
+        parser.add_argument(f"--{name}", type=float)
+    options, words = parser.parse_known_args(list(arguments))
+    _check_options(options)
+    settings = parse_settings(words, USAGE)
+    for name in PROCESSES:
+        if name in settings:
+            raise UserError(f"--{name}: a trial is one process; --tool=ray runs trials side by side.")
+    return options, settings
+
+
+def run(options: argparse.Namespace, settings: dict[str, str]) -> Outcome:
+    """Search, and write what was found.
+
+    Raises:
+        UserError: the model, the data set, a setting or the search space is wrong, or no trial came to its end.
+    """
+    model, dataset, applied = choose(options)
+    with user_errors(ValueError):
+        space = read_parameters(_params_file(options.params_file, model))
+    with protocol.as_config_files(applied, model) as files:
+        texts = [Path(file).read_text(encoding="utf-8") for file in files + options.config_files.split()]
+    fixed = Fixed(model, dataset, texts, settings, str(Path.cwd()))
+    config = fixed.merged({})
+    _check_search(options, settings, space, config)
+    output_file = Path(options.output_file or f"{model}-{dataset}.result")
+    best_file = Path(options.best_file or output_file.with_suffix(".yaml"))
+    _check_files(output_file=output_file, best_file=best_file, display_file=options.display_file)
+    find_data(config)
+
+    outcome = Outcome(fixed, bool(config["valid_metric_bigger"]), output_file, best_file)
+    if options.tool == "hyperopt":
+        _by_hyperopt(options, config, space, outcome)
+    else:
+        _by_ray(options, config, space, outcome)
+    if not outcome.trials:
+        raise UserError("no trial came to its end.")
+    outcome.show(options.display_file)
+    return outcome
+
+
+def _by_hyperopt(options, config, space, outcome: Outcome) -> None:
+    from recbole_glintru.search import by_hyperopt
+
+    def trial(parameters):
+        result = run_trial(outcome.fixed, parameters)
+        outcome.add(parameters, result)
+        return result
+
+    by_hyperopt.search(trial, space, options.algo, options.max_evals, options.early_stop or 10, seed=config["seed"])
+
+
+def _by_ray(options, config, space, outcome: Outcome) -> None:
+    from recbole_glintru.search import by_ray
+
+    if options.resume:
+        folder = Path(options.resume).resolve()
+    else:
+        name = f"{config['model']}-{config['dataset']}-{time.strftime('%Y-%m-%d-%H-%M-%S')}"
+        folder = Path(options.storage_path or "ray_log", name).resolve()
+    cpus = 1 if options.cpus_per_trial is None else options.cpus_per_trial
+    address = options.address or os.environ.get("RAY_ADDRESS")  # Ray's own way to name a cluster
+    finished = by_ray.search(
+        outcome.fixed,
+        space,
+        config,
+        folder,
+        resume=bool(options.resume),
+        algo=options.algo,
+        num_samples=options.num_samples or 10,
+        grace_period=options.grace_period or 1,
+        resources=by_ray.Resources(cpus, options.gpus_per_trial, options.max_concurrent_trials, address),
+    )
+    for parameters, result in finished:
+        outcome.add(parameters, result)
+
+
+def _params_file(named: Optional[str], model: str) -> Path:
+    if named:
+        if not Path(named).is_file():
+            raise UserError(f"--params_file={named}: there is no such file.")
+        return Path(named)
+    entry = plugin.announced_models().get(model)
+    package = entry.value.partition(":")[0].partition(".")[0] if entry else "recbole"
+    file = plugin.properties(package) / "hyper" / f"{model}.hyper"
+    if not file.is_file():
+        raise UserError(f"{model} comes without a search space: name one with --params_file=FILE (see --help).")
+    return file
+
+
+# ------------------------------------------------------------------------------------------------ what is refused
+
+
+def _check_options(options) -> None:
+    """Set `algo`, and see that the options have values that go together and with the tool."""
+    if options.tool not in ALGORITHMS:
+        raise UserError(f"--tool={options.tool}: must be one of {', '.join(ALGORITHMS)}.")
+    options.algo = options.algo or ALGORITHMS[options.tool][0]
+    if options.algo not in ALGORITHMS[options.tool]:
+        allowed = ", ".join(ALGORITHMS[options.tool])
+        raise UserError(f"--algo={options.algo}: with --tool={options.tool} it must be one of {allowed}.")
+    for name, value in vars(options).items():
+        if value is None:
+            continue
+        if OF_ONE_TOOL.get(name, options.tool) != options.tool:
+            raise UserError(f"--{name}={value}: is for --tool={OF_ONE_TOOL[name]}, and the tool is {options.tool}.")
+        if name in COUNTS and value < 1:
+            raise UserError(f"--{name}={value}: must be at least 1.")
+        if name in AMOUNTS and not (0 <= value <= 1 or value.is_integer() and value > 1):
+            raise UserError(f"--{name}={value:g}: must be a whole number, or a fraction between 0 and 1.")
+        if name == "cpus_per_trial" and value == 0:
+            raise UserError(f"--{name}=0: must be above 0.")
+    if options.algo == "exhaustive" and options.num_samples is not None:
+        raise UserError(f"--num_samples={options.num_samples}: --algo=exhaustive tries every combination once.")
+
+
+def _check_files(**files) -> None:
+    """See that these files, by their options, can be written."""
+    paths = {option: Path(file) for option, file in files.items() if file}
+    for option, file in paths.items():
+        if not file.parent.is_dir() or file.is_dir():
+            raise UserError(f"--{option}={file}: {file.parent} is no folder, or {file} is one.")
+    if len({file.resolve() for file in paths.values()}) < len(paths):
+        named = ", ".join(f"--{option}={file}" for option, file in paths.items())
+        raise UserError(f"{named}: must be different files.")
+
+
+def _check_search(options, settings: dict[str, str], space: list[Parameter], config) -> None:
+    """See that the space, the settings and the tool go together."""
+    known = {*config.final_config_dict, *(name for names in config.parameters.values() for name in names)}
+    for parameter in space:
+        if parameter.name in settings:
+            raise UserError(
+                f"--{parameter.name}={settings[parameter.name]}: the search varies it, and a setting on the command "
+                "line is above what it varies."
+            )
+        if parameter.name not in known:
+            raise UserError(
+                f"{parameter.name}, which the search varies, is no setting of RecBole or {config['model']}; "
+                "if it is meant, give it a value in a file for --config_files."
+            )
+        if options.algo == "exhaustive" and parameter.kind != "choice":
+            raise UserError(
+                f"{parameter.name} {parameter.kind}: --algo=exhaustive tries every choice, and this is none; "
+                "take --algo=random."
+            )
+    if config["eval_step"] <= 0:
+        raise UserError(f"eval_step={config['eval_step']}: a search needs validation scores.")
+    if options.tool == "ray" and "gpu_id" in settings:
+        raise UserError(f"--gpu_id={settings['gpu_id']}: Ray hands out the GPUs, see --gpus_per_trial.")
+    if importlib.util.find_spec(options.tool) is None:  # the tools are packages of these names
+        raise UserError(
+            f"--tool={options.tool}: {options.tool} is not installed; the extra `tune` of this package has it."
+        )

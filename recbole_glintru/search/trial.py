@@ -1,0 +1,129 @@
+"""One trial of a search: a model trained with one choice of settings, in whatever process it is sent to."""
+
+import contextlib
+import inspect
+import logging
+import os
+import platform
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+from recbole_glintru.launch.configuration import command_line, merged_settings
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """What all trials of a search have in common, in a form that can be sent to another machine.
+
+    Args:
+        model, dataset: their names.
+        files: the texts of the configuration files, each above the one before; the protocol is the first.
+        settings: the `--key=value` of the command line, above the files.
+        folder: where the search was started: relative paths begin there.
+    """
+
+    model: str
+    dataset: str
+    files: list[str]
+    settings: dict[str, str]
+    folder: str
+
+    @contextlib.contextmanager
+    def in_place(self) -> Iterator[list[str]]:
+        """Let RecBole find the settings on its command line, and in the configuration files that this yields.
+
+        Raises:
+            FileNotFoundError: the folder is not on this machine.
+        """
+        if not Path(self.folder).is_dir():
+            raise FileNotFoundError(f"{self.folder}, where the search was started, is not on {platform.node()}.")
+        words = {"model": self.model, "dataset": self.dataset, **self.settings}
+        before = os.getcwd()
+        with tempfile.TemporaryDirectory(prefix="recbole_glintru_") as folder:
+            files = [Path(folder, f"{number}.yaml") for number in range(len(self.files))]
+            for file, text in zip(files, self.files):
+                file.write_text(text, encoding="utf-8")
+            os.chdir(self.folder)
+            try:
+                with command_line([f"--{key}={value}" for key, value in words.items()]):
+                    yield [str(file) for file in files]
+            finally:
+                os.chdir(before)
+
+    def merged(self, parameters: dict[str, Any]):
+        """RecBole's `Config` of a trial with these parameters, which lie between the files and the command line.
+
+        Raises:
+            UserError: RecBole, or the model, refuses a setting.
+        """
+        with self.in_place() as files:
+            return merged_settings(self.model, self.dataset, files, dict(parameters))
+
+
+def run_trial(
+    fixed: Fixed,
+    parameters: dict[str, Any],
+    report: Optional[Callable[[int, float], None]] = None,
+    scratch: Optional[str] = None,
+) -> dict[str, Any]:
+    """Train and test as RecBole's `objective_function` does, and return what it returns.
+
+    Args:
+        report: called after a validation with the number of epochs so far and the best validation score so far. The
+            last epoch is not reported: the test follows it at once.
+        scratch: the folder for the checkpoint, which is gone afterwards; the system's temporary one unless given.
+            RecBole names checkpoints by the second, so that trials side by side would read one another's.
+    """
+    from recbole.data import create_dataset, data_preparation
+    from recbole.utils import get_model, get_trainer, init_logger, init_seed
+
+    checkpoint_folder = tempfile.TemporaryDirectory(prefix="trial_", dir=scratch)
+    with checkpoint_folder as folder, _log_of_its_own(), fixed.in_place() as files:
+        config = merged_settings(fixed.model, fixed.dataset, files, dict(parameters))
+        init_seed(config["seed"], config["reproducibility"])
+        init_logger(config)
+        train_data, valid_data, test_data = data_preparation(config, create_dataset(config))
+        init_seed(config["seed"], config["reproducibility"])
+        model = get_model(config["model"])(config, train_data._dataset).to(config["device"])
+        trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
+        trainer.saved_model_file = str(Path(folder, "model.pth"))
+        reports = {}
+        if report is not None and "callback_fn" in inspect.signature(trainer.fit).parameters:
+            reports["callback_fn"] = _best_so_far(report, config)
+        score, valid_result = trainer.fit(train_data, valid_data, verbose=False, **reports)
+        test_result = trainer.evaluate(test_data)
+    return {
+        "model": config["model"],
+        "best_valid_score": float(score),
+        "valid_score_bigger": config["valid_metric_bigger"],
+        "best_valid_result": {name: float(value) for name, value in valid_result.items()},
+        "test_result": {name: float(value) for name, value in test_result.items()},
+    }
+
+
+def _best_so_far(report: Callable[[int, float], None], config) -> Callable[[int, float], None]:
+    scores = []
+
+    def callback(epoch, score):
+        scores.append(float(score))
+        if epoch + 1 < config["epochs"]:
+            report(epoch + 1, max(scores) if config["valid_metric_bigger"] else min(scores))
+
+    return callback
+
+
+@contextlib.contextmanager
+def _log_of_its_own() -> Iterator[None]:
+    """A root logger without handlers, inside the block: RecBole starts a log file only there."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    root.handlers.clear()
+    try:
+        yield
+    finally:
+        for handler in root.handlers:
+            handler.close()
+        root.handlers[:], root.level = handlers, level

@@ -1,0 +1,96 @@
+"""Each mend of defects.py: the break is there without it, and gone with it."""
+
+import inspect
+
+import pytest
+import torch
+
+
+def test_collector_takes_numbers(monkeypatch):
+    from recbole.evaluator.collector import Collector, DataStruct
+
+    def collector():
+        self = Collector.__new__(Collector)
+        self.config = {"single_spec": True}
+        self.data_struct = DataStruct()
+        self.data_struct.set("data.num_items", 7)
+        self.data_struct.set("rec.items", torch.ones(2))
+        return self
+
+    self = collector()
+    struct = self.get_data_struct()
+    assert struct.get("data.num_items") == 7 and struct.get("rec.items").tolist() == [1, 1]
+    assert "rec.items" not in self.data_struct and self.data_struct.get("data.num_items") == 7
+    monkeypatch.setattr(Collector, "get_data_struct", inspect.unwrap(Collector.get_data_struct))  # of all its mends
+    with pytest.raises(AttributeError, match="cpu"):
+        collector().get_data_struct()
+
+
+def test_beyond_accuracy_metrics(workplace, tiny):
+    from recbole.quick_start import run_recbole
+
+    settings = {**tiny, "metrics": ["ItemCoverage", "GiniIndex", "Recall", "AveragePopularity"]}
+    settings.update(valid_metric="Recall@10", topk=10)
+    result = run_recbole(model="GLINTRU", dataset="ml-100k", config_dict=settings, saved=False)["test_result"]
+    assert 0 < result["itemcoverage@10"] <= 1
+
+
+def test_download_needs_no_process_group(workplace, monkeypatch):
+    """A download in one process; the network is not touched."""
+    import recbole.data.dataset.dataset as dataset
+    from recbole.config import Config
+
+    def downloaded():
+        data = dataset.Dataset.__new__(dataset.Dataset)
+        data.config = Config(model="GLINTRU", dataset="ml-100k")
+        data.dataset_name, data.dataset_path, data.logger = "mine", str(workplace / "mine"), dataset.getLogger()
+        data._get_download_url = lambda suffix, allow_none=False: "http://nowhere.invalid/mine.zip"
+        data._download()
+        return (workplace / "mine").is_dir()
+
+    for name in ("extract_zip", "rename_atomic_files"):
+        monkeypatch.setattr(dataset, name, lambda *args: None)
+    monkeypatch.setattr(dataset, "decide_download", lambda url: True)
+    monkeypatch.setattr(dataset, "download_url", lambda url, folder: str(workplace / "mine.zip"))
+    (workplace / "mine.zip").touch()
+    assert downloaded()
+    (workplace / "mine.zip").touch()
+    monkeypatch.setattr(dataset, "torch", torch)
+    with pytest.raises(ValueError, match="process group"):
+        downloaded()
+
+
+def test_negatives_follow_the_loss(workplace, monkeypatch):
+    from recbole.config import Config
+
+    assert Config(model="SASRec", dataset="ml-100k")["train_neg_sample_args"]["distribution"] == "none"
+    bpr = Config(model="SASRec", dataset="ml-100k", config_dict={"loss_type": "BPR"})
+    assert bpr["train_neg_sample_args"]["distribution"] == "uniform"
+    general = Config(model="BPR", dataset="ml-100k")
+    assert general["train_neg_sample_args"]["distribution"] == "uniform"
+    with pytest.raises(ValueError, match="should be None"):  # the user's own contradiction
+        Config(
+            model="SASRec",
+            dataset="ml-100k",
+            config_dict={"train_neg_sample_args": {"distribution": "uniform"}},
+        )
+    monkeypatch.setattr(Config, "_get_final_config_dict", Config._get_final_config_dict.__wrapped__)
+    with pytest.raises(ValueError, match="should be None"):
+        Config(model="SASRec", dataset="ml-100k")
+
+
+def test_anomaly_detection_stays(monkeypatch, fresh):
+    name = "recbole.model.sequential_recommender.sine"
+    import recbole.model.sequential_recommender  # noqa: F401
+
+    assert not torch.is_anomaly_enabled()
+    try:
+        fresh(name)
+        assert not torch.is_anomaly_enabled()
+        with torch.autograd.detect_anomaly(check_nan=False):
+            fresh(name)
+            assert torch.is_anomaly_enabled() and not torch.is_anomaly_check_nan_enabled()
+        fresh(name, without="anomaly_detection_stays")
+        assert torch.is_anomaly_enabled()
+    finally:
+        torch.autograd.set_detect_anomaly(False)
