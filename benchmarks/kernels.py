@@ -39,6 +39,7 @@ def ceilings(options):
         factors = [torch.randn(size, size, device=device, dtype=dtype) for _ in range(2)]
         torch.backends.cuda.matmul.allow_tf32 = True
         rate = 2 * size**3 / timing.one_turn(functools.partial(torch.matmul, *factors), device)
+        options.ceilings[dtype] = rate
         torch.backends.cuda.matmul.allow_tf32 = False
         rows.append([f"product, {name}", f"{rate / 1e12:,.1f} TFLOP/s"])
     source = torch.randn(size * size, device=device)
@@ -100,7 +101,7 @@ def _tile(rows=None, warps=None):
 
 
 def _measured(actions, options, tensors, layout, operations):
-    """Rows of the table: time of a forward pass, of a step, ratio to the first of the same type, memory, rate."""
+    """Rows: forward pass, step, ratio to the first of the same type, memory, rate, share of the ceiling."""
     rows, reference = [], {}
     for label, (function, dtype, tile) in actions.items():
         own = [tensor.clone().requires_grad_() for tensor in tensors]
@@ -108,11 +109,13 @@ def _measured(actions, options, tensors, layout, operations):
             with _tile(**tile):
                 *times, peak = _times_and_peak(functools.partial(function, *own, layout, dtype), own, options.device)
         except Exception as error:
-            rows.append([label, f"{type(error).__name__}: {str(error)[:80]}", "", "", "", ""])
+            rows.append([label, f"{type(error).__name__}: {str(error)[:80]}", "", "", "", "", ""])
             continue
         reference.setdefault(dtype, times[1])
-        figures = (1e3 * times[0], 1e3 * times[1], reference[dtype] / times[1], peak, operations / times[1] / 1e12)
-        rows.append([label, *map(report.figure, figures)])
+        rate = operations / times[1]
+        figures = (1e3 * times[0], 1e3 * times[1], reference[dtype] / times[1], peak, rate / 1e12)
+        share = f"{100 * rate / options.ceilings[dtype]:.1f} %" if dtype in options.ceilings else ""
+        rows.append([label, *map(report.figure, figures), share])
     return rows
 
 
@@ -160,7 +163,7 @@ def _fused_convolution(x, taps, biases, layout, dtype):
 
 
 def _header(kind, reference):
-    return [kind, "forward, ms", "step, ms", f"times faster than {reference}", "peak MiB", "TFLOP/s"]
+    return [kind, "forward, ms", "step, ms", f"times faster than {reference}", "peak MiB", "TFLOP/s", "of the ceiling"]
 
 
 def scan(options):
@@ -201,6 +204,7 @@ def main():
     parser.add_argument("--small", action="store_true", help="sizes at which only the script is tried out")
     parser.add_argument("--output", type=Path, default=RESULTS)
     options = parser.parse_args()
+    options.ceilings = {}  # products a second, by type, once they are measured
     torch.manual_seed(0)
     sections, on_gpu = {}, options.device.type == "cuda"
     name = report.device_name(options.device)

@@ -205,18 +205,26 @@ def read_losses(configurator) -> None:
 def read_published_settings(configurator) -> None:
     """A model takes its authors' names of settings too, `published_settings = {"num_layers": "gru_layers", ...}`.
 
-    Where a file, a dictionary or the command line has such a name and not the one here.
+    Each is read as the name here, in every file, dictionary or command line that does not have that name itself: the
+    user's `num_layers` is above what a file below it, the protocol's for one, says of `gru_layers`.
     """
-    load = configurator.Config._load_internal_config_dict
+    read, load = configurator.Config._load_config_files, configurator.Config._load_internal_config_dict
+
+    @functools.wraps(read)
+    def _load_config_files(self, file_list):
+        self._files = [read(self, [file]) for file in file_list or ()]
+        return {key: value for settings in self._files for key, value in settings.items()}
 
     @functools.wraps(load)
     def _load_internal_config_dict(self, model, model_class, dataset):
-        given = self.external_config_dict
+        levels = [*vars(self).pop("_files"), self.variable_config_dict, self.cmd_config_dict]
         for published, name in getattr(model_class, "published_settings", {}).items():
-            if published in given:
-                given.setdefault(name, given[published])
+            for given in levels:
+                if published in given or name in given:
+                    self.external_config_dict[name] = given[name if name in given else published]
         load(self, model, model_class, dataset)
 
+    configurator.Config._load_config_files = _load_config_files
     configurator.Config._load_internal_config_dict = _load_internal_config_dict
 
 

@@ -68,7 +68,7 @@ def divisor(config, key: str, whole: str) -> int:
 
 
 def length_groups(config) -> "Union[bool, str, Costs]":
-    """The key `length_groups` of every model: how a batch is cut into groups of rows of like length.
+    """The key `length_groups` of models that compute padding: how a batch is cut into groups of rows of like length.
 
     True (the default): as the usual costs of the device make it cheapest; False: never; "measured": as costs measured
     in this process make it cheapest, so that two runs under one seed may differ; `[group, step]`: as these costs do,

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+import yaml
 from fakes import ItemTable, all_dropouts_off, make_batch, make_histories, model_settings
 
 from recbole_glintru import plugin
@@ -169,6 +170,16 @@ def test_multiply_adds_grow_with_the_rows(name):
     assert (model.multiply_adds(batch((5,), padded_to=5)) == one) or not model.length_invariant
 
 
+def test_counting_leaves_a_model_as_it_was():
+    """In training, without item tables; a backend for GPUs alone is no obstacle."""
+    model = build("GLINTRU").train()
+    model.embedding_dropout.eval()
+    model.multiply_adds(batch())
+    assert model.training and not model.embedding_dropout.training and model._item_tables._weights is None
+    counted = [build("Mamba4Rec", scan_backend=backend).multiply_adds(batch()) for backend in ("torch", "mamba_ssm")]
+    assert counted[0] == counted[1]
+
+
 def test_predict_agrees_with_full_sort_predict(name):
     model, rows = build(name).eval(), batch()
     with torch.no_grad():
@@ -213,6 +224,12 @@ def test_length_invariance_is_as_declared(name):
                 users=rows["user_id"][row : row + 1],
             )
             torch.testing.assert_close(model(*model.history(alone)), expected[row : row + 1], rtol=0, atol=2e-6)
+
+
+def test_groups_of_like_length_are_a_setting_where_there_are_some(name):
+    model_class = plugin.import_model(name)
+    settings = yaml.safe_load(plugin.default_settings_file(model_class).read_text())
+    assert ("length_groups" in settings) == (model_class.length_invariant and not model_class.packs_histories)
 
 
 def test_batches_are_trimmed(name):

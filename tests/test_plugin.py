@@ -79,6 +79,24 @@ def test_the_authors_names_of_settings(model, given, expected):
     assert {name: config[name] for name in expected} == expected
 
 
+def test_the_authors_names_are_above_what_lies_below_them(workplace):
+    """Files in their order, then the dictionary, then the command line; in one and the same, the name here counts."""
+    files = [workplace / f"{number}.yaml" for number in range(3)]
+    files[0].write_text("embedding_dropout_prob: 0.1\ndropout_prob: 0.15\ngru_layers: 1\n")
+    files[1].write_text("dropout_prob: 0.2\nnum_layers: 2\n")
+    files[2].write_text("embedding_dropout_prob: 0.3\n")
+    names = [str(file) for file in files]
+
+    def read(*files, settings=None, arguments=()):
+        merged = config(workplace, files=list(files), settings=settings, arguments=arguments)
+        assert "_files" not in vars(merged)  # checkpoints hold what a Config holds
+        return merged["embedding_dropout_prob"], merged["gru_layers"]
+
+    assert [read(*names[:count]) for count in (1, 2, 3)] == [(0.1, 1), (0.2, 2), (0.3, 2)]
+    assert read(*names, settings={"dropout_prob": 0.4}) == (0.4, 2)
+    assert read(*names, settings={"dropout_prob": 0.4}, arguments=["--num_layers=3"]) == (0.4, 3)
+
+
 def test_import_is_light(tmp_path):
     """No module of RecBole, PyTorch or of anything optional is imported before it is asked for."""
     heavy = ["torch", "recbole", "numpy", "pandas", "ray", "triton", "mamba_ssm", "matplotlib", "hyperopt"]

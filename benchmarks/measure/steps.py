@@ -1,6 +1,8 @@
 """A training step of GLINT-RU on a GPU: its milliseconds, whether launches bound it, its tail, a whole epoch."""
 
+import contextlib
 import functools
+import os
 import tempfile
 from pathlib import Path
 
@@ -22,8 +24,8 @@ def step(options):
     A step that keeps the GPU busy for less than it takes by the clock is bound by launches.
     """
     for name in WIDTHS:
-        with tempfile.TemporaryDirectory() as folder:
-            workload = _workload(name, options, Path(folder))
+        with _empty_folder() as folder:
+            workload = _workload(name, options, folder)
             model, loader = workload.model(REFERENCE), workload.training_loader(REFERENCE)
             with device_data.on_request({"data_on_device": True}, loader, options.device):
                 batch = next(iter(loader))
@@ -113,8 +115,8 @@ def epoch(options):
     """RecBole's trainer, scaled to a whole epoch, with the training data in main memory and on the card."""
     for name in WIDTHS:
         rows = []
-        with tempfile.TemporaryDirectory() as folder:
-            workload = _workload(name, options, Path(folder))
+        with _empty_folder() as folder:
+            workload = _workload(name, options, folder)
             for switch in (False, True):
                 model, loader = workload.model(REFERENCE), workload.training_loader(REFERENCE)
                 trainer = workload.trainer(REFERENCE, model)
@@ -125,6 +127,18 @@ def epoch(options):
                 share = workload.training_rows / len(loader._dataset)
                 rows.append([str(switch), report.figure(1e3 * seconds / len(loader)), report.figure(seconds * share)])
         yield f"RecBole's trainer, {name} shape", ["data_on_device", "step, ms", "epoch, s"], rows
+
+
+@contextlib.contextmanager
+def _empty_folder():
+    """A working directory for the block: RecBole's trainer writes logs beside whatever it does."""
+    before = os.getcwd()
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        try:
+            yield Path(folder)
+        finally:
+            os.chdir(before)
 
 
 def _workload(name, options, folder):

@@ -70,6 +70,33 @@ def negatives_follow_the_loss(configurator) -> None:
     configurator.Config._get_final_config_dict = _get_final_config_dict
 
 
+@after("recbole.config.configurator")
+def histories_need_the_time(configurator) -> None:
+    """A sequential model's data set of the user's own is read with its column of the time, `TIME_FIELD`.
+
+    Without: RecBole's default, `load_col: {inter: [user_id, item_id]}` (sample.yaml:17), leaves it out, so that each
+    sequential model ends in `[timestamp] is not exist in interaction` (interaction.py:321). Who sets `load_col`, or
+    splits the data beforehand (`benchmark_filename`), is left alone.
+    """
+    merge = configurator.Config._get_final_config_dict
+
+    @functools.wraps(merge)
+    def _get_final_config_dict(self):
+        settings = merge(self)
+        columns, time = settings.get("load_col"), settings.get("TIME_FIELD")
+        if (
+            settings.get("MODEL_TYPE") == configurator.ModelType.SEQUENTIAL
+            and "load_col" not in self.external_config_dict
+            and settings.get("benchmark_filename") is None
+            and columns
+            and time not in columns.get("inter", (time,))
+        ):
+            settings["load_col"] = {**columns, "inter": [*columns["inter"], time]}
+        return settings
+
+    configurator.Config._get_final_config_dict = _get_final_config_dict
+
+
 @around("recbole.model.sequential_recommender.sine")
 @contextlib.contextmanager
 def anomaly_detection_stays():

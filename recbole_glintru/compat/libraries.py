@@ -152,7 +152,7 @@ def scipy_fills_matrices(sparse) -> None:
 
 @around("thop")
 def thop_finds_distutils():
-    """`distutils.version.LooseVersion` for thop, which RecBole counts FLOPs with (utils.py:302).
+    """`distutils.version.LooseVersion` for thop, which RecBole counts FLOPs with (utils.py:298).
 
     Without: Python 3.12 and later have no distutils unless setuptools is installed, and no model can be trained
     through `run_recbole`.

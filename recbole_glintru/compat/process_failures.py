@@ -116,7 +116,7 @@ def _store():
 
     try:
         return distributed_c10d._get_default_store()
-    except (AttributeError, ValueError, RuntimeError):  # RuntimeError: up to PyTorch 2.0
+    except ValueError:
         return None
 
 

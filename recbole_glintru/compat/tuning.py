@@ -129,7 +129,7 @@ def hyperopt_generator(hyper_tuning) -> None:
     """Exhaustive search hands hyperopt the random generator that it wants.
 
     Without: hyperopt 0.2.6 and later call `integers` of a `numpy.random.Generator`, and get a `RandomState`
-    (hyper_tuning.py:109), which has none.
+    (hyper_tuning.py:117), which has none.
     """
     np = hyper_tuning.np
 

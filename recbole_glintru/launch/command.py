@@ -12,7 +12,14 @@ from typing import Any, Optional
 from recbole_glintru.compat.process_failures import SettingRefused
 from recbole_glintru.launch import help_texts, process_options, protocol
 from recbole_glintru.launch.arguments import Parser, parse_settings, run_command
-from recbole_glintru.launch.configuration import DATASET, MODEL, choose, command_line, merged_settings
+from recbole_glintru.launch.configuration import (
+    DATASET,
+    MODEL,
+    choose,
+    command_line,
+    merged_settings,
+    tell_of_misspelt,
+)
 from recbole_glintru.launch.data import find_data
 from recbole_glintru.launch.errors import UserError, user_errors
 from recbole_glintru.settings import raised_by_a_setting
@@ -66,6 +73,7 @@ def run(options: argparse.Namespace, settings: dict[str, str]) -> Optional[dict[
     with protocol.as_config_files(applied, model) as protocol_files, command_line(arguments):
         files = protocol_files + options.config_files.split()
         config = merged_settings(model, dataset, files)
+        tell_of_misspelt(config, settings)
         with user_errors(ValueError):
             port = process_options.port(options, config)
         find_data(config)

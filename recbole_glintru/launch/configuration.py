@@ -2,18 +2,20 @@
 
 import argparse
 import contextlib
+import difflib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Optional
 
 import yaml
 
-from recbole_glintru import plugin
+from recbole_glintru import plugin, settings
 from recbole_glintru.launch import protocol
 from recbole_glintru.launch.errors import UserError, user_errors
 
 MODEL, DATASET = "GLINTRU", "ml-100k"  # unless the user names others
+SWITCHES = ("accelerate", "compact_evaluation", "data_on_device")  # of the package, for all models; off RecBole's lists
 
 
 def choose(options: argparse.Namespace) -> tuple[str, str, Optional[str]]:
@@ -75,4 +77,20 @@ def merged_settings(model: str, dataset: str, files: list[str], above: Optional[
     from recbole.config import Config
 
     with user_errors(ValueError, NotImplementedError):  # what RecBole raises of a wrong setting
-        return Config(model=model, dataset=dataset, config_file_list=files, config_dict=above)
+        config = Config(model=model, dataset=dataset, config_file_list=files, config_dict=above)
+        for key in SWITCHES:
+            if config[key] is not None:
+                settings.switch(config, key)
+    return config
+
+
+def tell_of_misspelt(config, given: Iterable[str]) -> None:
+    """Say on stderr which of the given settings nobody reads, and what they are probably meant to be.
+
+    RecBole takes every name without a word. One that is like no other may be a model's of the user's own.
+    """
+    read = {*SWITCHES, "length_groups", "process_timeout", *getattr(config.model_class, "published_settings", {})}
+    read.update(config.internal_config_dict, *config.parameters.values())
+    for name in sorted({*given} - read):
+        for near in difflib.get_close_matches(name, read, n=1, cutoff=0.8):
+            print(f"--{name}: neither RecBole nor {config['model']} reads it. Is {near} meant?", file=sys.stderr)

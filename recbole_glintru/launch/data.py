@@ -25,8 +25,9 @@ def find_data(config) -> None:
 
     name, folder, parts = config["dataset"], Path(config["data_path"]), config["benchmark_filename"]
     files = [folder / f"{name}.inter"] if parts is None else [folder / f"{name}.{part}.inter" for part in parts]
-    saved = config["dataset_save_path"] or any(Path(config["checkpoint_dir"]).glob(f"{name}-*Dataset.pth"))
-    if saved or all(file.is_file() for file in files):
+    saved = config["dataset_save_path"]  # RecBole's, already filtered
+    is_saved = Path(saved).exists() if saved else any(Path(config["checkpoint_dir"]).glob(f"{name}-*Dataset.pth"))
+    if is_saved or all(file.is_file() for file in files):
         return
     looked_for = f"no data for '{name}': looked for {', '.join(str(file.resolve()) for file in files)}"
     remedy = f"Put the data there, or name the folder that holds {name}/ with --data_path=DIR."

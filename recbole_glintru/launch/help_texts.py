@@ -31,7 +31,7 @@ Trains a model on a data set and evaluates it, by RecBole.
   --key=value      any setting of RecBole (recbole.io/docs, "Config Settings") or of the model
   --accelerate     True: a sequential model of RecBole's encodes each distinct history once in evaluation, and
                    batches are cut into groups of like length; same results, or an error that says why not
-  --length_groups  these groups, of every model: True, False, measured, or their costs [group, step]
+  --length_groups  these groups: True, False, measured, or their costs [group, step]; GLINTRU needs none
   --compact_evaluation
                    False: RecBole's own loader in sampled evaluation; the same metrics, more slowly
   --data_on_device True: the training data stay on the GPU; same batches, same order

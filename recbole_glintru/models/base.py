@@ -1,5 +1,6 @@
 """What every model of the package shares: a history goes in, the state that predicts its next item comes out."""
 
+import copy
 from typing import Optional
 
 import torch
@@ -141,10 +142,13 @@ class NextItemRecommender(SequentialRecommender):
         """How many multiply-adds `predict` spends on matrix products for a batch: RecBole's "FLOPs".
 
         Counted at the products themselves and not, as RecBole does it, at the modules: those that are merged, or
-        computed at one position alone, would be counted as if they were not.
+        computed at one position alone, would be counted as if they were not. Counted on the CPU, for the kernels of a
+        GPU do not show theirs.
         """
-        training = self.training
+        model = copy.deepcopy(self).cpu().eval()
+        for part in model.modules():
+            if hasattr(part, "scan_backend"):
+                part.scan_backend = "torch"  # what is asked for may be for GPUs alone
         with CountMultiplyAdds() as counter:
-            self.eval().predict(interaction)
-        self.train(training)
+            model.predict(interaction.to("cpu"))
         return float(counter.total)

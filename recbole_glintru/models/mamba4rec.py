@@ -7,6 +7,7 @@ from recbole_glintru.layers.dropout import Dropout
 from recbole_glintru.layers.feed_forward import FeedForward
 from recbole_glintru.layers.mamba import Mamba
 from recbole_glintru.models.base import NextItemRecommender
+from recbole_glintru.ops import host_lengths
 from recbole_glintru.ops.histories import at_position
 from recbole_glintru.ops.selective_scan import BACKENDS
 
@@ -131,4 +132,4 @@ class Mamba4Rec(NextItemRecommender):
         *below, top = self.blocks
         for block in below:
             x = block(x, item_seq_len)
-        return top.at_last(x, item_seq_len - 1)
+        return top.at_last(x, host_lengths.shifted(item_seq_len, -1))

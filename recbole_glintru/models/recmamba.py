@@ -9,6 +9,7 @@ from recbole_glintru import settings
 from recbole_glintru.layers.dropout import Dropout
 from recbole_glintru.models.base import NextItemRecommender
 from recbole_glintru.models.mamba4rec import MAMBA_INITS, make_mamba
+from recbole_glintru.ops import host_lengths
 from recbole_glintru.ops.alignment import align_right, widen
 from recbole_glintru.ops.precision import at_least_float32
 
@@ -64,7 +65,7 @@ class RecMamba(NextItemRecommender):
             ValueError: L is greater than `MAX_ITEM_LIST_LENGTH`.
         """
         x, lengths = self._embed(item_seq, item_seq_len)
-        return self.mamba.at_last(x, lengths - 1)
+        return self.mamba.at_last(x, host_lengths.shifted(lengths, -1))
 
     def encode_all(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
         """The states at every position: `[B, L] int64`, `[B] int64` -> `[B, L, d]`.
@@ -78,7 +79,7 @@ class RecMamba(NextItemRecommender):
         """The inputs of Mamba `[B, L, d]` and how many of a row's positions it has to see `[B]`."""
         padded = widen(item_seq, self.length)
         if self.left_padding:
-            item_seq, item_seq_len = align_right(padded, item_seq_len), torch.full_like(item_seq_len, self.length)
+            item_seq, item_seq_len = align_right(padded, item_seq_len), host_lengths.uniform(item_seq_len, self.length)
         positions = torch.arange(item_seq.shape[1], device=item_seq.device).unsqueeze(0)
         if self.position_from_end:
             positions = (positions + self.length - item_seq_len.unsqueeze(1)).clamp(max=self.length - 1)

@@ -50,9 +50,10 @@ class GatedBidirectionalMamba(nn.Module):
 
     def at_last(self, x: Tensor, last: Tensor) -> Tensor:
         """One position a row: x `[B, L, d]`, last `[B] int64`, the position of the last item -> `[B, d]`."""
-        flipped = self._flip(x, last + 1)
-        scanned = self.mamba.at_last(torch.cat([x, flipped]), last.repeat(2))
-        recurrent = at_position(self._recur(x, last + 1), last)
+        lengths = host_lengths.shifted(last, 1)
+        flipped = self._flip(x, lengths)
+        scanned = self.mamba.at_last(torch.cat([x, flipped]), host_lengths.concatenated([last, last]))
+        recurrent = at_position(self._recur(x, lengths), last)
         return self._mix(at_position(x, last), at_position(flipped, last), *scanned.chunk(2), recurrent)
 
     def _flip(self, x: Tensor, lengths: Tensor) -> Tensor:

@@ -56,8 +56,18 @@ class Compact:
         return (positions >= 0) & (positions < self.lengths.unsqueeze(1))
 
     def at(self, x: Tensor, positions: Tensor) -> Tensor:
-        places = self.starts.unsqueeze(1) + positions
-        return x[torch.where(self.contains(positions), places, 0)]
+        count = len(self.ranks)
+        places = torch.where(self.contains(positions), self.starts.unsqueeze(1) + positions, count)
+
+        def look_up(x):
+            return x[places.clamp(max=count - 1)]
+
+        def put(grad):
+            """Where no place is met twice but the one behind all, which is cut off: nothing is sorted or added."""
+            whole = grad.new_zeros(count + 1, *grad.shape[2:])
+            return whole.index_copy_(0, places.flatten(), grad.flatten(0, 1))[:count]
+
+        return linear_map(x, look_up, put)
 
     def convolve(self, x: Tensor, taps: Tensor, biases: Tensor) -> Tensor:
         dtype = matrix_units.product_type(x)

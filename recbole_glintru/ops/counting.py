@@ -16,6 +16,8 @@ _FACTORS = {  # which arguments
 class CountMultiplyAdds(TorchDispatchMode):
     """Inside the block, `total` grows with every matrix product and convolution, whatever module or function it is in.
 
+    Attention to the past counts whole, as if its upper half were computed.
+
     PyTorch's own FlopCounterMode does the same from 2.4 on; before, it fails on products into given buffers (`out=`).
     """
 
@@ -29,6 +31,9 @@ class CountMultiplyAdds(TorchDispatchMode):
         if packet in _FACTORS:
             left, right = (args[index] for index in _FACTORS[packet])
             self.total += left.numel() * right.shape[-1]
+        elif packet.__name__.startswith("_scaled_dot_product"):  # each backend of PyTorch's has a name of its own
+            query, key, value = args[:3]  # [B, h, T or L, e] each
+            self.total += query[..., 0].numel() * key.shape[-2] * (key.shape[-1] + value.shape[-1])
         elif packet is _aten.convolution:
             self.total += result.numel() * args[1][0].numel()
         return result

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from recbole_glintru.ops.precision import is_autocast
+from recbole_glintru.ops.precision import at_least_float32, is_autocast
 from recbole_glintru.ops.tracing import is_traced
 
 PIECE = 1 << 21  # scores at a time: 8 MiB in float32
@@ -37,11 +37,13 @@ def catalogue_cross_entropy(state: Tensor, weight: Tensor, bias: Optional[Tensor
     """`catalogue_cross_entropy_reference`, in pieces where that is faster or spares memory.
 
     On a CPU always: whole tensors of scores leave the cache, and the memory for them is made anew at every step. On
-    other devices, and in mixed precision, from `MOST_WHOLE` scores on.
+    other devices, and in mixed precision, from `MOST_WHOLE` scores on. Pieces are in float32 or better: of 65,504 items
+    on, the sum of their shares is more than float16 can hold.
     """
     plain = state.device.type != "cpu" or is_autocast("cpu")
     if is_traced() or (plain and len(state) * len(weight) <= MOST_WHOLE):
         return catalogue_cross_entropy_reference(state, weight, bias, target)
+    state = at_least_float32(state)
     weight, bias = weight.to(state.dtype), None if bias is None else bias.to(state.dtype)
     needed = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (state, weight, bias))
     return _InPieces.apply(state, weight, bias, target, needed)

@@ -5,6 +5,7 @@ it before is done; meanwhile nothing new is asked, and it runs dry. Whoever make
 leaves them with it.
 """
 
+from collections.abc import Sequence
 from typing import Union
 
 import numpy as np
@@ -30,8 +31,12 @@ def remember(numbers: Tensor, on_host: np.ndarray) -> Tensor:
 
 def of(numbers: Tensor) -> np.ndarray:
     """The integers of a tensor; where nobody has left them with it they are read, for which a GPU is waited for."""
-    known = getattr(numbers, _NAME, None)
-    return numbers.cpu().numpy() if known is None else known
+    return getattr(numbers, _NAME) if are_known(numbers) else numbers.cpu().numpy()
+
+
+def are_known(numbers: Tensor) -> bool:
+    """Whether somebody has left the integers of a tensor with it."""
+    return not is_traced() and hasattr(numbers, _NAME)
 
 
 def part(lengths: Tensor, rows: Union[slice, Tensor]) -> Tensor:
@@ -39,9 +44,21 @@ def part(lengths: Tensor, rows: Union[slice, Tensor]) -> Tensor:
     if isinstance(rows, slice) and rows == slice(None):
         return lengths
     chosen = lengths[rows]
-    if hasattr(lengths, _NAME) and hasattr(rows, _NAME):
+    if are_known(lengths) and are_known(rows):
         remember(chosen, of(lengths)[of(rows)])
     return chosen
+
+
+def shifted(numbers: Tensor, by: int) -> Tensor:
+    """`numbers + by`, with what is known of them on the host: of lengths and -1, the positions of the last items."""
+    moved = numbers + by
+    return remember(moved, of(numbers) + by) if are_known(numbers) else moved
+
+
+def concatenated(parts: Sequence[Tensor]) -> Tensor:
+    """`torch.cat(parts)`, with what is known of them on the host."""
+    whole = torch.cat(list(parts))
+    return remember(whole, np.concatenate([of(part) for part in parts])) if all(map(are_known, parts)) else whole
 
 
 def uniform(like: Tensor, length: int) -> Tensor:

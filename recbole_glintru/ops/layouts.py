@@ -73,7 +73,7 @@ class Padded:
         return (positions >= 0) & (positions < self.lengths.unsqueeze(1))
 
     def at(self, x: Tensor, positions: Tensor) -> Tensor:
-        """Some positions of each history: x `[*P, d]`, positions `[B, T] int64` -> `[B, T, d]`.
+        """Different positions of each history: x `[*P, d]`, positions `[B, T] int64` -> `[B, T, d]`.
 
         What is returned for a position that the history does not have means nothing.
         """

@@ -99,7 +99,7 @@ def run(
     every group uses every parameter, so that distributed training sees no difference.
 
     Which rows are a group is decided on the host; a GPU is waited for where the lengths are not known there
-    (`host_lengths.py`). What belongs to the host of the rows handed on, `host_lengths.part` keeps.
+    (`host_lengths.py`). `host_lengths.part` takes from those that are the lengths of the `rows` that are handed on.
 
     Args:
         encode: `(rows, longest) -> [n, ...]`; `rows` indexes the n rows to encode, the longest of which has `longest`
@@ -114,14 +114,20 @@ def run(
     groups = plan(on_host, costs)
     if len(groups) == 1:
         return encode(slice(None), max(1, groups[0][0]))  # as it is: nothing is copied
-    order = np.argsort(on_host, kind="stable")
-    parts = np.split(order, np.cumsum([count for _, count in groups[:-1]]))
-    order = torch.from_numpy(order).to(item_seq_len.device, non_blocking=True)
-    rows = map(host_lengths.remember, order.split([len(part) for part in parts]), parts)
+    order = torch.argsort(item_seq_len, stable=True)
+    rows = order.split([count for _, count in groups])
+    if host_lengths.are_known(item_seq_len):
+        _leave_on_host(rows, np.argsort(on_host, kind="stable"))
     with contextlib.nullcontext() if module is None else embedding_gradients.collected(module):
         states = torch.cat([encode(part, max(1, longest)) for part, (longest, _) in zip(rows, groups)])
     place = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
     return states.index_select(0, place)
+
+
+def _leave_on_host(rows, order):
+    for part in rows:
+        host_lengths.remember(part, order[: len(part)])
+        order = order[len(part) :]
 
 
 @functools.cache

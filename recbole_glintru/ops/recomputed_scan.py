@@ -15,10 +15,12 @@ sums over n and d are matrix products, and powers of two stand in for the expone
 import math
 from typing import NamedTuple, Optional, Union
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from recbole_glintru.ops import host_lengths
 from recbole_glintru.ops.tracing import is_traced
 
 CHUNK = 16  # steps between two states that are kept
@@ -62,7 +64,7 @@ def _blocks(step: Tensor, states: int, lengths: Optional[Tensor]) -> list[_Block
     if lengths is None or is_traced():
         return [_Block(slice(start, min(start + size, rows)), length) for start in starts]
     order = torch.argsort(lengths, descending=True, stable=True)
-    longest = lengths[order[::size]].tolist()
+    longest = np.sort(host_lengths.of(lengths))[::-1][::size].tolist()  # the first row of each block
     return [_Block(order[start : start + size], longest[k]) for k, start in enumerate(starts)]
 
 

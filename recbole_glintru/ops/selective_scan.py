@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recbole_glintru.ops import mamba_kernels, scan_kernels
+from recbole_glintru.ops import host_lengths, mamba_kernels, scan_kernels
 from recbole_glintru.ops.histories import at_position, valid_positions
 from recbole_glintru.ops.precision import at_least_float32, float32_region
 from recbole_glintru.ops.recomputed_scan import recomputed_scan
@@ -125,9 +125,9 @@ def selective_scan_last(
     Returns:
         `[B, D]` in u's type.
     """
-    chosen = choose_backend(u, backend)
+    chosen, lengths = choose_backend(u, backend), host_lengths.shifted(last, 1)
     if chosen == "triton":
-        return scan_kernels.scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus, last + 1, last_only=True)
+        return scan_kernels.scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus, lengths, last_only=True)
     if chosen == "mamba_ssm":  # its last state has no gradient, its outputs have
         length = u.shape[-1]
         z = None if z is None else z.unsqueeze(-1).expand(-1, -1, length)
@@ -137,9 +137,9 @@ def selective_scan_last(
     with float32_region(u):
         out_dtype = u.dtype
         u, A, B, C = (at_least_float32(tensor) for tensor in (u, A, B, C))
-        step = _held(delta, delta_bias, delta_softplus, last + 1).transpose(1, 2)
+        step = _held(delta, delta_bias, delta_softplus, lengths).transpose(1, 2)
         along = u.transpose(1, 2)
-        _, state = RECURRENCES[chosen](step, step * along, A, B.transpose(1, 2), None, last + 1)
+        _, state = RECURRENCES[chosen](step, step * along, A, B.transpose(1, 2), None, lengths)
         y = torch.matmul(state, C.unsqueeze(-1)).squeeze(-1)
         return _skip_and_gate(y, at_position(along, last), D, z).to(out_dtype)
 

@@ -84,7 +84,7 @@ def _summed(x, grad_y, shape, layout):
     blocks = max(1, triton.cdiv(len(x), chosen["ROWS"]))
     share = triton.cdiv(blocks, max(1, PROGRAMS // tiles))
     shares = triton.cdiv(blocks, share)
-    partial = torch.empty(shares, k * out * (width + 1), device=x.device)
+    partial = x.new_empty(shares, k * out * (width + 1), dtype=torch.float32)
     tensors = (x, grad_y, partial, layout.steps, layout.ranks, layout.lengths)
     options = {**chosen, "num_warps": warps(chosen["ACROSS"])}
     tap_gradients[(shares * tiles,)](*tensors, len(x), share * chosen["ROWS"], **options)

@@ -64,6 +64,8 @@ def test_positions(lengths):
     assert torch.equal(there, padded.contains(positions))
     found = [layout.at(layout.arrange(x), positions)[there] for layout in (padded, compact)]
     assert torch.equal(*found)
+    gradients = [torch.autograd.grad((y * torch.linspace(-1, 1, 4)).sum(), x)[0] for y in found]
+    assert torch.equal(*gradients)
     before = compact.pad(compact.previous(compact.arrange(x)))
     expected = torch.cat([torch.zeros_like(x[:, :1]), x[:, :-1]], dim=1) * padded.mask.unsqueeze(-1)
     assert torch.equal(before, expected)

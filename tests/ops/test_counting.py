@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from recbole_glintru.ops.counting import CountMultiplyAdds
@@ -19,3 +20,13 @@ def test_products_are_counted():
         assert counter.total == 6 * 7 * 3
         x + x
         assert counter.total == 6 * 7 * 3
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("is_causal", [False, True])
+def test_attention_is_counted(is_causal, dtype):
+    """Two products for each pair of positions, whichever of PyTorch's implementations computes them."""
+    query, key, value = (torch.ones(2, 3, length, 8, dtype=dtype) for length in (5, 7, 7))
+    with torch.no_grad(), CountMultiplyAdds() as counter:
+        torch.nn.functional.scaled_dot_product_attention(query, key, value, is_causal=is_causal)
+    assert counter.total == 2 * 3 * 5 * 7 * (8 + 8)

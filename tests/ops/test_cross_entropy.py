@@ -44,6 +44,18 @@ def test_confident_scores_neither_overflow_nor_vanish(monkeypatch, piece):
         torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_states_in_half_precision(dtype):
+    """The loss and the shares in float32: 70,000 equal shares add up to more than the greatest number of float16."""
+    (state, weight, _), target = problem(2, 70_000, 3, False, torch.float32, scale=0.01)
+    half = state.detach().to(dtype).requires_grad_()
+    expected = results(catalogue_cross_entropy_reference, [half.detach().float().requires_grad_(), weight, None], target)
+    actual = results(catalogue_cross_entropy, [half, weight, None], target)
+    assert actual[0].dtype == torch.float32 and actual[1].dtype == dtype
+    for ours, plain in zip(actual, expected):  # the state's gradient is in half precision, with three digits
+        torch.testing.assert_close(ours.float(), plain, rtol=1e-2 if ours.dtype == dtype else 1e-5, atol=1e-5)
+
+
 def test_without_gradients():
     tensors, target = problem(5, 7, 3, True)
     with torch.no_grad():

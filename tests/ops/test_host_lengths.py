@@ -79,6 +79,15 @@ def test_groups_of_like_length_read_nothing(monkeypatch, changes):
     model.calculate_loss(batch_on(META, make_histories(LENGTHS))).backward()
 
 
+@pytest.mark.parametrize(
+    "name", ["FMLPRec", "LinRec", "LRURec", "Mamba4Rec", "MLP4Rec", "RecMamba", "SIGMA", "SMLP4Rec"]
+)
+def test_step_of_another_model_reads_nothing(monkeypatch, name):
+    on_meta(monkeypatch, kernels=False)
+    model = make_model(name).to(META)
+    model.calculate_loss(batch_on(META, make_histories(LENGTHS))).backward()
+
+
 def test_unknown_lengths_are_read(monkeypatch):
     """Which is refused here, and would be a wait on a GPU: the tests above can fail."""
     on_meta(monkeypatch, kernels=False)
@@ -128,13 +137,23 @@ def test_parts_of_known_lengths_are_known():
 
 
 def test_groups_know_their_rows():
-    item_seq_len = torch.tensor(LENGTHS)
+    item_seq_len = host_lengths.remember(torch.tensor(LENGTHS + LENGTHS), np.array(LENGTHS + LENGTHS))
     seen = []
 
     def encode(rows, longest):
-        assert host_lengths.of(rows).tolist() == rows.tolist()
+        assert rows._on_host.tolist() == rows.tolist()
         seen.extend(rows.tolist())
         return item_seq_len[rows]
 
     assert torch.equal(lengths.run(encode, item_seq_len, Costs(0, 0)), item_seq_len)
-    assert sorted(seen) == list(range(len(LENGTHS)))
+    assert sorted(seen) == list(range(len(item_seq_len)))
+
+
+@pytest.mark.slow
+def test_groups_can_be_compiled():
+    """Nothing in the way of `torch.compile`: it traces no attribute of a tensor, and need not."""
+    model = make_model("LinRec").eval()
+    model.length_groups = Costs(0, 0)
+    histories = make_histories(LENGTHS)
+    torch.compiler.reset()
+    torch.testing.assert_close(torch.compile(model, backend="eager")(*histories), model(*histories))
