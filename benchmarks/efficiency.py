@@ -21,12 +21,13 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Optional
 
 import torch
 from measure import growth, profiling, report, shapes
 from measure.loader import SETTINGS as LOADER_SETTINGS
 from measure.loader import LoaderShare
+from measure.options import find_device, positive
 from measure.table import Budget, Table
 from measure.workload import PLAIN, REFERENCE, Workload, all_candidates
 from tqdm import tqdm
@@ -74,21 +75,21 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu, cuda or cuda:N")
     parser.add_argument("--models", nargs="+", metavar="MODEL", help=f"of {', '.join(all_candidates())}")
     parser.add_argument("--growth", nargs="+", metavar="WHAT", default=[], help=f"of {', '.join(growth.AXES)}")
-    parser.add_argument("--values", nargs="+", type=_positive(int), metavar="N", help="of the one --growth")
+    parser.add_argument("--values", nargs="+", type=positive(int), metavar="N", help="of the one --growth")
     parser.add_argument("--loader", action="store_true", help="the loaders' share, and what RecBole's options change")
     parser.add_argument("--profile", action="store_true", help="what a training step spends its time on")
-    parser.add_argument("--turns", type=_positive(int), default=7, help="most turns (default 7; slow models take two)")
+    parser.add_argument("--turns", type=positive(int), default=7, help="most turns (default 7; slow models take two)")
     parser.add_argument(
-        "--budget", type=_positive(float), metavar="SECONDS", help="begin nothing after so long (table: 300)"
+        "--budget", type=positive(float), metavar="SECONDS", help="begin nothing after so long (table: 300)"
     )
-    parser.add_argument("--batch_size", type=_positive(int), help="default 2048 on a GPU; 1024, ml-1m 256, on a CPU")
+    parser.add_argument("--batch_size", type=positive(int), help="default 2048 on a GPU; 1024, ml-1m 256, on a CPU")
     parser.add_argument("--keep_memory", action="store_true", help="keep freed memory, as run_recbole.py does, for all")
-    parser.add_argument("--threads", type=_positive(int), default=torch.get_num_threads(), help="of the CPU")
+    parser.add_argument("--threads", type=positive(int), default=torch.get_num_threads(), help="of the CPU")
     parser.add_argument(
-        "--evaluation_seconds", type=_positive(float), default=5.0, help="a longer pass is scaled (default 5)"
+        "--evaluation_seconds", type=positive(float), default=5.0, help="a longer pass is scaled (default 5)"
     )
     parser.add_argument(
-        "--epoch_seconds", type=_positive(float), default=15.0, help="a longer epoch is computed (default 15)"
+        "--epoch_seconds", type=positive(float), default=15.0, help="a longer epoch is computed (default 15)"
     )
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the results")
     options = parser.parse_args(list(arguments))
@@ -96,30 +97,12 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     return options
 
 
-def _positive(kind: type) -> Callable[[str], Any]:
-    def parse_number(text):
-        number = kind(text)
-        if not 0 < number < float("inf"):
-            raise ValueError
-        return number
-
-    parse_number.__name__ = f"positive {'whole number' if kind is int else 'number'}"
-    return parse_number
-
-
 def _check(options):
     for key, allowed in (("models", all_candidates()), ("growth", list(growth.AXES))):
         wrong = [value for value in getattr(options, key) or () if value not in allowed]
         if wrong:
             raise UserError(f"--{key} {wrong[0]}: must be among {', '.join(allowed)}.")
-    try:
-        options.device = torch.device(options.device)
-    except RuntimeError:
-        raise UserError(f"--device {options.device}: must be cpu, cuda or cuda:N.") from None
-    if options.device.type not in ("cpu", "cuda"):
-        raise UserError(f"--device {options.device}: must be cpu, cuda or cuda:N.")
-    if options.device.type == "cuda" and (options.device.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"--device {options.device}: PyTorch sees {torch.cuda.device_count()} such devices.")
+    options.device = find_device(options.device)
     if options.values and len(options.growth) != 1:
         raise UserError("--values needs exactly one --growth.")
     if options.growth and options.dataset:

@@ -27,13 +27,16 @@ import argparse
 import multiprocessing
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Optional
 
 import torch
 from measure import report
+from measure.options import find_device, positive
 
 from recbole_glintru.allocator import keep_freed_memory
+from recbole_glintru.launch.errors import UserError
 from recbole_glintru.ops import mamba_kernels
 from recbole_glintru.ops.selective_scan import selective_scan
 
@@ -183,24 +186,10 @@ def grow(name, lengths, shape, device, turns, threads):
         )
 
 
-def main():
-    gpu = torch.cuda.is_available()
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--device", default="cuda" if gpu else "cpu")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rows", type=int, help="default 2048 on a GPU, 128 on a CPU")
-    parser.add_argument("--length", type=int, default=200)
-    parser.add_argument("--hidden", type=int, default=128, help="the scan has twice as many channels")
-    parser.add_argument("--states", type=int, default=32)
-    parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--candidates", nargs="+", choices=CANDIDATES)
-    parser.add_argument("--plain-rows", type=int, default=8, help="of the table with the usual time loop; 0: none")
-    parser.add_argument("--growth", type=int, nargs="*", default=[50, 100, 200, 400, 800, 1600, 3200])
-    parser.add_argument("--growth-rows", type=int, help="default 256 on a GPU, 16 on a CPU")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the results")
-    arguments = parser.parse_args()
+def main(words: Optional[Sequence[str]] = None) -> None:
+    """Run the command line, `sys.argv` unless `words` are given; a mistake of the user's ends it with status 2."""
+    arguments, device = parse(words)
     torch.set_num_threads(arguments.threads)
-    device = torch.device(arguments.device)
     lines = []
     for line in measure(arguments, device):
         print(line, flush=True)
@@ -209,6 +198,34 @@ def main():
     file = arguments.output / f"{report.file_stem(report.device_name(device), 'scan')}.md"
     file.write_text("# The selective scan\n\nMade by `python benchmarks/ops.py`.\n\n" + "\n".join(lines) + "\n")
     print(f"\nwritten: {file}")
+
+
+def parse(words: Optional[Sequence[str]] = None) -> tuple[argparse.Namespace, torch.device]:
+    """The options, and the device that they name."""
+    number, gpu = positive(int), torch.cuda.is_available()
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--device", default="cuda" if gpu else "cpu")
+    parser.add_argument("--threads", type=number, default=2)
+    parser.add_argument("--rows", type=number, help="default 2048 on a GPU, 128 on a CPU")
+    parser.add_argument("--length", type=number, default=200)
+    parser.add_argument("--hidden", type=number, default=128, help="the scan has twice as many channels")
+    parser.add_argument("--states", type=number, default=32)
+    parser.add_argument("--turns", type=number, default=5)
+    parser.add_argument("--candidates", nargs="+", choices=CANDIDATES)
+    parser.add_argument("--plain-rows", type=int, default=8, help="of the table with the usual time loop; 0: none")
+    parser.add_argument("--growth", type=number, nargs="*", default=[50, 100, 200, 400, 800, 1600, 3200])
+    parser.add_argument("--growth-rows", type=number, help="default 256 on a GPU, 16 on a CPU")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the results")
+    arguments = parser.parse_args(words)
+    if arguments.plain_rows < 0:
+        parser.error(f"--plain-rows {arguments.plain_rows}: must be at least 0.")
+    try:
+        device = find_device(arguments.device)
+        if "mamba_ssm" in (arguments.candidates or ()):
+            mamba_kernels.require_scan(device)
+    except (UserError, RuntimeError) as error:
+        parser.error(str(error))
+    return arguments, device
 
 
 def measure(arguments: argparse.Namespace, device: torch.device) -> Iterator[str]:

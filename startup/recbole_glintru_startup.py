@@ -17,8 +17,12 @@ class _WaitForRecBole:
             sys.meta_path.remove(cls)
             try:
                 import recbole_glintru  # noqa: F401
-            except ImportError:
+            except ModuleNotFoundError:
                 pass  # RecBole itself is missing, or this package is: Python's own error says it best
+            except ImportError as error:  # another RecBole, which may do without the package
+                import warnings
+
+                warnings.warn(str(error), RuntimeWarning, stacklevel=2)
         return None
 
 

@@ -241,6 +241,11 @@ def test_batches_are_trimmed(name):
     assert columns == [5 if model.length_invariant else LENGTH]
 
 
+def test_histories_have_a_position(name):
+    with pytest.raises(ValueError, match="MAX_ITEM_LIST_LENGTH=0: must be a whole number from 1"):
+        plugin.import_model(name)(model_settings(name, MAX_ITEM_LIST_LENGTH=0), ItemTable(9))
+
+
 def test_unknown_loss_is_named(name):
     with pytest.raises(ValueError, match="loss_type='TOP1'"):
         build(name, loss_type="TOP1")

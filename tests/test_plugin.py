@@ -151,6 +151,23 @@ except ImportError as error:
     assert "1.2.0 is installed" in message and "pip install --no-deps recbole==1.2.1" in message
 
 
+def test_the_start_up_line_warns_of_an_old_recbole(tmp_path):
+    """And leaves it to whoever imports it."""
+    code = f"""
+import importlib.metadata, json, sys, warnings
+importlib.metadata.version = lambda name: "1.2.0"
+sys.path.insert(0, {str(ROOT / "startup")!r})
+import recbole_glintru_startup
+recbole_glintru_startup.wait_for_recbole()
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    import recbole
+print(json.dumps([str(warning.message) for warning in caught if warning.category is RuntimeWarning]))
+"""
+    (message,) = python(code, tmp_path, RECBOLE_GLINTRU_AUTOLOAD="0")
+    assert "1.2.0 is installed" in message and "pip install --no-deps recbole==1.2.1" in message
+
+
 # ------------------------------------------------------------------------------------------------------------ finding
 
 

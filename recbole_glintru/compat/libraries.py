@@ -4,6 +4,7 @@ import contextlib
 import functools
 import importlib.util
 import types
+import warnings
 
 from recbole_glintru.compat.import_hooks import Overlay, after, around, called_by_recbole, stand_ins
 
@@ -127,6 +128,26 @@ def pandas_lengths(dataset) -> None:
 
     agg_len._takes_len_by_element = True
     series.agg = agg_len
+
+
+@after("recbole.data.dataset.dataset")
+def pandas_read_only_columns(dataset) -> None:
+    """`Dataset._dataframe_to_interaction` makes tensors of read-only columns without a warning.
+
+    Without: pandas 3 hands out its columns read-only, and each run is told of "undefined behavior" (dataset.py:2202).
+    The data frame is not used any more once its tensors are made, so that there is none.
+    """
+    convert = dataset.Dataset._dataframe_to_interaction
+    if _major(dataset.pd) < 3:
+        return
+
+    @functools.wraps(convert)
+    def _dataframe_to_interaction(self, data):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+            return convert(self, data)
+
+    dataset.Dataset._dataframe_to_interaction = _dataframe_to_interaction
 
 
 def _major(package) -> int:

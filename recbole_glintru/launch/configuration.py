@@ -10,12 +10,13 @@ from typing import Any, Optional
 
 import yaml
 
-from recbole_glintru import plugin, settings
-from recbole_glintru.launch import protocol
+from recbole_glintru import plugin
+from recbole_glintru.launch import checks, protocol
 from recbole_glintru.launch.errors import UserError, user_errors
+from recbole_glintru.settings import switch
 
 MODEL, DATASET = "GLINTRU", "ml-100k"  # unless the user names others
-SWITCHES = ("accelerate", "compact_evaluation", "data_on_device")  # of the package, for all models; off RecBole's lists
+SWITCHES = ("accelerate", "compact_evaluation", "data_on_device")  # for every model, and read once a run has begun
 
 
 def choose(options: argparse.Namespace) -> tuple[str, str, Optional[str]]:
@@ -80,7 +81,8 @@ def merged_settings(model: str, dataset: str, files: list[str], above: Optional[
         config = Config(model=model, dataset=dataset, config_file_list=files, config_dict=above)
         for key in SWITCHES:
             if config[key] is not None:
-                settings.switch(config, key)
+                switch(config, key)
+        checks.check(config)
     return config
 
 

@@ -39,6 +39,7 @@ class NextItemRecommender(SequentialRecommender):
 
     def __init__(self, config, dataset):
         super().__init__(config, dataset)
+        settings.integer(config, "MAX_ITEM_LIST_LENGTH")
         self.loss_type = settings.choice(config, "loss_type", self.losses)
         self.hidden_size = settings.integer(config, "hidden_size")
         self.length_groups = settings.length_groups(config)

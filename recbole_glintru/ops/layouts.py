@@ -4,7 +4,8 @@ A linear layer, an activation or dropout treats every position alike: it takes a
 the positions P are. A layout holds the rest: what stands where, sums over a history, neighbours in time, one position
 of each history. Three layouts answer to the same methods:
 
-* `Padded`: P = (B, L), as RecBole's batches come. For `torch.compile` and for export.
+* `Padded`: P = (B, L), as RecBole's batches come. For `torch.compile`, for export, and for LinRec, which runs on groups
+  of like length.
 * `Packed`: P = (N,), the N real positions alone, one time step after the other and in each step the longest histories
   first. A step is one contiguous block, and the next one continues its first rows, so that a recurrence needs neither
   a mask nor a copy. No padding is computed. For CPUs.

@@ -55,7 +55,11 @@ def read_parameters(file: Path) -> list[Parameter]:
         ValueError: a line is malformed, or the file has none; the message names the file, the line and what is wrong.
     """
     parameters: dict[str, Parameter] = {}
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+    try:
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is no text in UTF-8: {error}") from None
+    for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         try:
@@ -88,7 +92,7 @@ def _parse(line: str) -> Parameter:
         numbers = tuple(_number(word) for word in values.split(","))
     except ValueError:
         numbers = ()
-    if len(numbers) != len(NUMBERS[kind]) or not numbers[0] < numbers[1]:
+    if len(numbers) != len(NUMBERS[kind]) or not -math.inf < numbers[0] < numbers[1] < math.inf:
         raise ValueError(f"{name} {kind} {values}: must be {','.join(NUMBERS[kind])} with low below high.")
     if kind == "quniform" and not numbers[2] > 0:
         raise ValueError(f"{name} {kind} {values}: the step must be above 0.")

@@ -74,9 +74,37 @@ def test_negatives_follow_the_loss(workplace, monkeypatch):
             dataset="ml-100k",
             config_dict={"train_neg_sample_args": {"distribution": "uniform"}},
         )
-    monkeypatch.setattr(Config, "_get_final_config_dict", Config._get_final_config_dict.__wrapped__)
+    monkeypatch.setattr(Config, "_get_final_config_dict", inspect.unwrap(Config._get_final_config_dict))  # of all mends
     with pytest.raises(ValueError, match="should be None"):
         Config(model="SASRec", dataset="ml-100k")
+
+
+def test_histories_need_the_time(workplace, monkeypatch):
+    """A data set of one's own, under RecBole's defaults: histories in the order of time, not of the file."""
+    from recbole.config import Config
+    from recbole.data import create_dataset, data_preparation
+
+    (workplace / "dataset" / "own").mkdir(parents=True)
+    rows = [f"u{user}\ti{item}\t{-item}\n" for user in range(9) for item in range(9)]
+    header = "user_id:token\titem_id:token\ttimestamp:float\n"
+    (workplace / "dataset" / "own" / "own.inter").write_text(header + "".join(rows))
+
+    def train_data(**settings):
+        negatives = {"train_neg_sample_args": None}  # that mend is undone with this one
+        config = Config(model="SASRec", dataset="own", config_dict={**negatives, **settings})
+        return data_preparation(config, create_dataset(config))[0].dataset
+
+    data = train_data()
+    longest = data.inter_feat["item_length"].argmax()
+    assert data.id2token("item_id", data.inter_feat["item_id_list"][longest, :3]).tolist() == ["i8", "i7", "i6"]
+    with pytest.raises(ValueError, match="timestamp"):
+        train_data(load_col={"inter": ["user_id", "item_id"]})  # as the user wants it
+    assert Config(model="BPR", dataset="own")["load_col"] == {"inter": ["user_id", "item_id"]}
+    split = Config(model="SASRec", dataset="own", config_dict={"benchmark_filename": ["train", "valid", "test"]})
+    assert split["load_col"] == {"inter": ["user_id", "item_id"]}
+    monkeypatch.setattr(Config, "_get_final_config_dict", inspect.unwrap(Config._get_final_config_dict))
+    with pytest.raises(ValueError, match="timestamp"):
+        train_data()
 
 
 def test_anomaly_detection_stays(monkeypatch, fresh):

@@ -160,6 +160,29 @@ def test_pandas_mends_are_needed(workplace, ragged_data, monkeypatch, mend):
         test_pandas_builds_the_same_data_set(workplace, ragged_data)
 
 
+@pytest.mark.skipif(not PANDAS_3, reason="pandas 2 hands out columns that can be written to")
+def test_pandas_read_only_columns(monkeypatch, recwarn):
+    from recbole.data.dataset import Dataset
+    from recbole.utils import FeatureType
+
+    data = Dataset.__new__(Dataset)
+    data.config, data.field2type = {"numerical_features": []}, {"id": FeatureType.TOKEN, "time": FeatureType.FLOAT}
+
+    def convert():
+        return data._dataframe_to_interaction(pd.DataFrame({"id": [3, 4], "time": [0.5, 1.5]}))
+
+    before = torch.is_warn_always_enabled()
+    torch.set_warn_always(True)  # else PyTorch says it once a process
+    try:
+        made = convert()
+        assert made["id"].tolist() == [3, 4] and made["time"].tolist() == [0.5, 1.5] and not recwarn.list
+        unmend(monkeypatch, Dataset, "_dataframe_to_interaction")
+        with pytest.warns(UserWarning, match="not writable"):
+            convert()
+    finally:
+        torch.set_warn_always(before)
+
+
 def test_pandas_of_others_is_left_alone():
     series = pd.Series([[1, 2], [3]])
     expected = (getattr(pd.Series.agg, "__wrapped__", pd.Series.agg))(series, len)

@@ -138,9 +138,9 @@ def test_model_and_dataset_may_come_from_a_file(launch, tmp_path):
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["--model=SASRec", "--dataset=ml-100k", "--learning_rate=0.01", "--topk=[5]"],
-        ["--model", "SASRec", "--dataset", "ml-100k", "--learning_rate", "0.01", "--topk", "[5]"],
-        ["--learning_rate", "0.01", "-m", "SASRec", "--topk=[5]", "-d", "ml-100k", "--protocol=ml-100k"],
+        ["--model=SASRec", "--dataset=ml-100k", "--learning_rate=0.01", "--topk=[5,10]"],
+        ["--model", "SASRec", "--dataset", "ml-100k", "--learning_rate", "0.01", "--topk", "[5,10]"],
+        ["--learning_rate", "0.01", "-m", "SASRec", "--topk=[5,10]", "-d", "ml-100k", "--protocol=ml-100k"],
     ],
 )
 def test_both_spellings_reach_recbole(launch, caplog, arguments):
@@ -152,10 +152,10 @@ def test_both_spellings_reach_recbole(launch, caplog, arguments):
         "SASRec",
         "ml-100k",
         0.01,
-        [5],
+        [5, 10],
     )
     assert "will not be used" not in caplog.text
-    assert launched.argv == ["--model=SASRec", "--dataset=ml-100k", "--learning_rate=0.01", "--topk=[5]"]
+    assert launched.argv == ["--model=SASRec", "--dataset=ml-100k", "--learning_rate=0.01", "--topk=[5,10]"]
     assert sys.argv == before
 
 
@@ -182,6 +182,8 @@ def test_several_processes_are_recboles_to_start(launch):
         (["--protocol=ml-1b"], "--protocol=ml-1b: must be one of none, amazon-beauty"),
         (["--metrics=['Luck']"], "no metric named 'Luck'"),
         (["--loss_type=MSE"], "loss_type='MSE'"),
+        (["--compact_evaluation=maybe"], "compact_evaluation='maybe': must be True or False"),
+        (["--model=SASRec", "--data_on_device=1"], "data_on_device=1: must be True or False"),
         (["--config_files=absent.yaml"], "cannot read absent.yaml: No such file"),
         (["--config_files=broken.yaml"], "broken.yaml is not YAML"),
         (["--config_files=empty.yaml"], "empty.yaml holds no settings"),
@@ -191,6 +193,27 @@ def test_mistakes_are_named(launch, capsys, tmp_path, arguments, named):
     (tmp_path / "broken.yaml").write_text("topk: [5\n")
     (tmp_path / "empty.yaml").write_text("# nothing\n")
     assert named in fails(capsys, launch(*arguments))
+
+
+@pytest.mark.parametrize(
+    "model, setting, meant",
+    [
+        ("GLINTRU", "hiden_size", "hidden_size"),
+        ("GRU4Rec", "n_layers", "num_layers"),
+        ("SASRec", "acelerate", "accelerate"),
+        ("Mamba4Rec", "num_layer", "num_layers"),  # its authors' name
+    ],
+)
+def test_a_misspelt_setting_is_told_of(launch, capsys, model, setting, meant):
+    assert launch(f"--model={model}", f"--{setting}=2").ran
+    assert f"--{setting}: neither RecBole nor {model} reads it. Is {meant} meant?" in capsys.readouterr().err
+
+
+def test_other_settings_are_not_told_of(launch, capsys):
+    """Those of the model, of RecBole, of the package and of the authors, and what nobody knows."""
+    names = ["kernel_size", "epochs", "seq_separator", "length_groups", "process_timeout", "num_layers", "my_own"]
+    assert launch("--accelerate=False", *(f"--{name}=5" for name in names)).ran
+    assert "reads it" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("wrong, nearest", [("GLINT-RU", "GLINTRU"), ("glintru", "GLINTRU"), ("SasRec", "SASRec")])
@@ -230,6 +253,14 @@ def test_a_folder_without_the_data_is_no_data(launch, capsys, tmp_path):
     (tmp_path / "dataset" / "ml-1m").mkdir(parents=True)
     error = fails(capsys, launch("--dataset=ml-1m"))
     assert str(tmp_path / "dataset" / "ml-1m" / "ml-1m.inter") in error and "the folder is there" in error
+
+
+def test_a_saved_data_set_stands_for_the_files(launch, capsys, tmp_path):
+    """Where it is: RecBole looks for the files otherwise."""
+    saved = tmp_path / "filtered.pth"
+    assert "no data for 'own': looked for" in fails(capsys, launch("--dataset=own", f"--dataset_save_path={saved}"))
+    saved.touch()
+    assert launch("--dataset=own", f"--dataset_save_path={saved}").ran
 
 
 def test_split_files_are_looked_for_by_their_names(launch, capsys, tmp_path):

@@ -49,7 +49,9 @@ def test_states_in_half_precision(dtype):
     """The loss and the shares in float32: 70,000 equal shares add up to more than the greatest number of float16."""
     (state, weight, _), target = problem(2, 70_000, 3, False, torch.float32, scale=0.01)
     half = state.detach().to(dtype).requires_grad_()
-    expected = results(catalogue_cross_entropy_reference, [half.detach().float().requires_grad_(), weight, None], target)
+    expected = results(
+        catalogue_cross_entropy_reference, [half.detach().float().requires_grad_(), weight, None], target
+    )
     actual = results(catalogue_cross_entropy, [half, weight, None], target)
     assert actual[0].dtype == torch.float32 and actual[1].dtype == dtype
     for ours, plain in zip(actual, expected):  # the state's gradient is in half precision, with three digits

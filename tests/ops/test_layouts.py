@@ -161,7 +161,7 @@ def test_gradients_of_the_packed_layout(of_rows, taps):
 
 @LAYOUTS
 def test_padding_is_not_read(kind):
-    """NaN in the padding of a batch reaches neither a result nor a gradient through a convolution."""
+    """Huge numbers in the padding of a batch reach neither a result nor a gradient through a convolution."""
     x = some(5, LENGTH, 4)
     x[torch.arange(LENGTH) >= LENGTHS.unsqueeze(1)] = 1e300
     layout, conv = kind(LENGTHS, LENGTH), TemporalConv(4, 3).double()

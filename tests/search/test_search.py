@@ -85,6 +85,7 @@ def test_mistakes(workplace, trials, capsys, arguments, message):
         ("n_layers choice __import__('os').getcwd()", "must be a list of numbers, strings or lists."),
         ("n_layers uniform 1", "n_layers uniform 1: must be low,high with low below high."),
         ("n_layers uniform 2,1", "n_layers uniform 2,1: must be low,high with low below high."),
+        ("learning_rate uniform 0,inf", "learning_rate uniform 0,inf: must be low,high with low below high."),
         ("n_layers quniform 1,2", "n_layers quniform 1,2: must be low,high,step with low below high."),
         ("n_layers quniform 1,9,0", "n_layers quniform 1,9,0: the step must be above 0."),
         ("n_layers choice [1]\nn_layers choice [2]", "line 2: n_layers is there twice."),
@@ -95,6 +96,12 @@ def test_mistakes(workplace, trials, capsys, arguments, message):
 def test_mistakes_in_params_files(workplace, trials, capsys, text, message):
     assert command.main([params_file(text)]) == 2
     assert message in capsys.readouterr().err and not trials
+
+
+def test_a_params_file_that_is_no_text(workplace, trials, capsys):
+    (workplace / "space.hyper").write_bytes(b"\xff\xfe")
+    assert command.main(["--params_file=space.hyper"]) == 2
+    assert "error: space.hyper is no text in UTF-8" in capsys.readouterr().err and not trials
 
 
 @pytest.mark.parametrize("tool", ["hyperopt", "ray"])
@@ -155,7 +162,7 @@ def test_reports_are_the_best_so_far(bigger, expected):
 @pytest.mark.parametrize("bigger, best", [(True, 2), (False, 0)])
 def test_the_best_trial_as_a_configuration_file(workplace, bigger, best):
     """The first of equals; as a file it makes the configuration of the trial, whatever lies below it."""
-    files = ["n_heads: 2\neval_args:\n  mode: {valid: pop100, test: uni20}\n"]
+    files = ["n_heads: 2\neval_args:\n  order: TO\n  mode: {valid: pop100, test: uni20}\n"]
     fixed = Fixed("GLINTRU", "ml-100k", files, {"hidden_size": "32"}, str(workplace))
     outcome = Outcome(fixed, bigger, Path("a.result"), Path("a.yaml"))
     scores = [0.1, 0.1, 0.7, 0.7]
