@@ -1,16 +1,26 @@
 """What is wrong with the settings of a run and would end it, or its first epoch, in an error about something else."""
 
+from recbole_glintru.settings import integer, number, switch
+
+SWITCHES = ("accelerate", "compact_evaluation", "data_on_device")  # of the package, for every model
+SIZES = {"MAX_ITEM_LIST_LENGTH": 1, "train_batch_size": 1, "eval_batch_size": 1, "epochs": 0, "seed": 0}  # the least
 EXAMPLE = "{'split': {'LS': 'valid_and_test'}, 'order': 'TO', 'group_by': 'user', 'mode': 'full'}"
 
 
 def check(config) -> None:
-    """See that RecBole's merged settings go together.
+    """See that RecBole's merged settings are what they should be, and go together.
 
     Raises:
         ValueError: they do not; the message names the key.
     """
     from recbole.utils import InputType, ModelType
 
+    for key in SWITCHES:
+        if config[key] is not None:
+            switch(config, key)
+    for key, least in SIZES.items():
+        integer(config, key, least)
+    number(config, "learning_rate")
     order = config["eval_args"]["order"]
     if config["MODEL_TYPE"] == ModelType.SEQUENTIAL and order != "TO":
         raise ValueError(

@@ -13,10 +13,8 @@ import yaml
 from recbole_glintru import plugin
 from recbole_glintru.launch import checks, protocol
 from recbole_glintru.launch.errors import UserError, user_errors
-from recbole_glintru.settings import switch
 
 MODEL, DATASET = "GLINTRU", "ml-100k"  # unless the user names others
-SWITCHES = ("accelerate", "compact_evaluation", "data_on_device")  # for every model, and read once a run has begun
 
 
 def choose(options: argparse.Namespace) -> tuple[str, str, Optional[str]]:
@@ -79,9 +77,6 @@ def merged_settings(model: str, dataset: str, files: list[str], above: Optional[
 
     with user_errors(ValueError, NotImplementedError):  # what RecBole raises of a wrong setting
         config = Config(model=model, dataset=dataset, config_file_list=files, config_dict=above)
-        for key in SWITCHES:
-            if config[key] is not None:
-                switch(config, key)
         checks.check(config)
     return config
 
@@ -91,8 +86,9 @@ def tell_of_misspelt(config, given: Iterable[str]) -> None:
 
     RecBole takes every name without a word. One that is like no other may be a model's of the user's own.
     """
-    read = {*SWITCHES, "length_groups", "process_timeout", *getattr(config.model_class, "published_settings", {})}
+    read = {*checks.SWITCHES, "length_groups", "process_timeout"}
     read.update(config.internal_config_dict, *config.parameters.values())
+    read.update(getattr(config.model_class, "published_settings", {}))
     for name in sorted({*given} - read):
         for near in difflib.get_close_matches(name, read, n=1, cutoff=0.8):
             print(f"--{name}: neither RecBole nor {config['model']} reads it. Is {near} meant?", file=sys.stderr)

@@ -25,6 +25,13 @@ def without_arguments(monkeypatch):
         ("SASRec", {"metrics": ["GAUC"], "valid_metric": "GAUC@10"}, r"valid_metric='GAUC@10'.*: gauc\."),
         ("GLINTRU", {"loss_type": "BPR", "train_neg_sample_args": None}, "train_neg_sample_args=None"),
         ("FPMC", {"train_neg_sample_args": None}, "train_neg_sample_args=None"),
+        ("GLINTRU", {"compact_evaluation": "maybe"}, "compact_evaluation='maybe': must be True or False"),
+        ("SASRec", {"data_on_device": 1}, "data_on_device=1: must be True or False"),
+        ("GLINTRU", {"MAX_ITEM_LIST_LENGTH": 0}, "MAX_ITEM_LIST_LENGTH=0: must be a whole number from 1"),
+        ("BPR", {"train_batch_size": "many"}, "train_batch_size='many': must be a whole number from 1"),
+        ("GLINTRU", {"epochs": 1.5}, "epochs=1.5: must be a whole number from 0"),
+        ("GLINTRU", {"seed": -1}, "seed=-1: must be a whole number from 0"),
+        ("SASRec", {"learning_rate": "fast"}, "learning_rate='fast': must be a number of at least 0"),
     ],
 )
 def test_what_cannot_work_is_named(model, settings, named):

@@ -182,8 +182,6 @@ def test_several_processes_are_recboles_to_start(launch):
         (["--protocol=ml-1b"], "--protocol=ml-1b: must be one of none, amazon-beauty"),
         (["--metrics=['Luck']"], "no metric named 'Luck'"),
         (["--loss_type=MSE"], "loss_type='MSE'"),
-        (["--compact_evaluation=maybe"], "compact_evaluation='maybe': must be True or False"),
-        (["--model=SASRec", "--data_on_device=1"], "data_on_device=1: must be True or False"),
         (["--config_files=absent.yaml"], "cannot read absent.yaml: No such file"),
         (["--config_files=broken.yaml"], "broken.yaml is not YAML"),
         (["--config_files=empty.yaml"], "empty.yaml holds no settings"),
