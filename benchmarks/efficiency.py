@@ -14,12 +14,9 @@ installed; a run replaces its own sections there and leaves the others. Ctrl-C e
 """
 
 import argparse
-import contextlib
-import os
 import sys
-import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Optional
 
@@ -29,7 +26,7 @@ from measure.loader import SETTINGS as LOADER_SETTINGS
 from measure.loader import LoaderShare
 from measure.options import find_device, positive
 from measure.table import Budget, Table
-from measure.workload import PLAIN, REFERENCE, Workload, all_candidates
+from measure.workload import PLAIN, REFERENCE, Workload, all_candidates, empty_folder
 from tqdm import tqdm
 
 from recbole_glintru.allocator import keep_freed_memory
@@ -178,18 +175,6 @@ def measurements(options: argparse.Namespace) -> int:
     axes = [growth.AXES[kind] for kind in options.growth]
     points = (len(options.values or axis.values) * len(options.models or axis.candidates) for axis in axes)
     return sum(points) * (GROWTH_TURNS + 1)
-
-
-@contextlib.contextmanager
-def empty_folder() -> Iterator[Path]:
-    """A working directory for the block: RecBole writes logs beside whatever it does."""
-    before = os.getcwd()
-    with tempfile.TemporaryDirectory() as folder:
-        os.chdir(folder)
-        try:
-            yield Path(folder)
-        finally:
-            os.chdir(before)
 
 
 def find_workload(options: argparse.Namespace, folder: Path) -> Workload:

@@ -1,17 +1,13 @@
 """A training step of GLINT-RU on a GPU: its milliseconds, whether launches bound it, its tail, a whole epoch."""
 
-import contextlib
 import functools
-import os
-import tempfile
-from pathlib import Path
 
 import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from measure import report, shapes, timing
-from measure.workload import REFERENCE, Catalogue, Workload, find_settings, make_model
+from measure.workload import REFERENCE, Catalogue, Workload, empty_folder, find_settings, make_model
 from recbole_glintru import device_data
 
 WIDTHS = {"ml-1m": (200, 128), "beauty": (100, 64)}  # longest history, hidden size
@@ -24,7 +20,7 @@ def step(options):
     A step that keeps the GPU busy for less than it takes by the clock is bound by launches.
     """
     for name in WIDTHS:
-        with _empty_folder() as folder:
+        with empty_folder() as folder:
             workload = _workload(name, options, folder)
             model, loader = workload.model(REFERENCE), workload.training_loader(REFERENCE)
             with device_data.on_request({"data_on_device": True}, loader, options.device):
@@ -115,7 +111,7 @@ def epoch(options):
     """RecBole's trainer, scaled to a whole epoch, with the training data in main memory and on the card."""
     for name in WIDTHS:
         rows = []
-        with _empty_folder() as folder:
+        with empty_folder() as folder:
             workload = _workload(name, options, folder)
             for switch in (False, True):
                 model, loader = workload.model(REFERENCE), workload.training_loader(REFERENCE)
@@ -127,18 +123,6 @@ def epoch(options):
                 share = workload.training_rows / len(loader._dataset)
                 rows.append([str(switch), report.figure(1e3 * seconds / len(loader)), report.figure(seconds * share)])
         yield f"RecBole's trainer, {name} shape", ["data_on_device", "step, ms", "epoch, s"], rows
-
-
-@contextlib.contextmanager
-def _empty_folder():
-    """A working directory for the block: RecBole's trainer writes logs beside whatever it does."""
-    before = os.getcwd()
-    with tempfile.TemporaryDirectory() as folder:
-        os.chdir(folder)
-        try:
-            yield Path(folder)
-        finally:
-            os.chdir(before)
 
 
 def _workload(name, options, folder):

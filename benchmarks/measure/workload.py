@@ -1,7 +1,11 @@
 """What is measured on: RecBole's own data sets, loaders and trainer, from real files or from those of a shape."""
 
+import contextlib
 import copy
 import logging
+import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Optional
 
@@ -69,6 +73,18 @@ def make_model(candidate: str, config: Config, dataset, device: torch.device):
     kind = PlainGLINTRU if candidate == REFERENCE + PLAIN else get_model(model_name(candidate))
     model = kind(config, dataset).to(device)
     return accelerate(model).train() if candidate.endswith(ACCELERATED) else model.train()
+
+
+@contextlib.contextmanager
+def empty_folder() -> Iterator[Path]:
+    """A working directory for the block: RecBole writes logs beside whatever it does."""
+    before = os.getcwd()
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        try:
+            yield Path(folder)
+        finally:
+            os.chdir(before)
 
 
 class Workload:
