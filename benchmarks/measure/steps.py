@@ -33,6 +33,9 @@ def step(options):
             clock = 1e3 * timing.one_turn(train, options.device)
             rows.append(["step, by the clock", f"{clock:.3f}", ""])
             rows.append(["busy for so much of it", f"{100 * busy / clock:.0f} %", ""])
+            if options.device.type == "cuda":  # on a CPU it takes a minute, for nothing
+                clock = _with_compiled_tail(model, train, options)
+                rows.append(["with compile_tail, by the clock", f"{clock:.3f}", ""])
             yield f"A training step, {name} shape, {precision or 'float32'}", ["kernel", "ms", "launches"], rows
 
 
@@ -42,6 +45,17 @@ def _train(model, optimiser, batch, device_type, precision):
     optimiser.zero_grad()
     loss.backward()
     optimiser.step()
+
+
+def _with_compiled_tail(model, train, options):
+    """Milliseconds of a step, once compiled."""
+    for block in model.blocks:
+        block.compile_tail = True
+    train()
+    milliseconds = 1e3 * timing.one_turn(train, options.device)
+    for block in model.blocks:
+        block.compile_tail = False
+    return milliseconds
 
 
 def _profile(train, device):

@@ -11,6 +11,7 @@ from recbole_glintru.layers.dense_selective_gru import ACTIVATIONS, DenseSelecti
 from recbole_glintru.layers.dropout import Dropout
 from recbole_glintru.layers.gated_mlp import DataAwareGate, GatedMLP
 from recbole_glintru.layers.linear_attention import LinearAttention
+from recbole_glintru.ops.compiled import CompiledForOneShape
 from recbole_glintru.ops.item_tables import convolve_items
 from recbole_glintru.ops.layouts import Layout, Packed
 
@@ -126,6 +127,8 @@ class GLINTRUBlock(nn.Module):
             self.gated_mlp = GatedMLP(hidden_size, mlp_dropout_prob)
             if not share_block_norm:
                 self.mlp_norm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
+        self.compile_tail = settings.switch(config, "compile_tail")
+        self._compiled_tail = CompiledForOneShape(GLINTRUBlock._behind_experts)
 
     def forward(self, x: Tensor, layout: Layout) -> Tensor:
         """The block at every position: `[*P, d]` -> `[*P, d]`."""
@@ -192,7 +195,10 @@ class GLINTRUBlock(nn.Module):
             recurrent = self.recurrent_expert.at_last(inputs.convolved, layout, last)
         if self.attention_expert is not None:
             attention = self.attention_expert.at_query(inputs.key, inputs.value, layout, x_last)
-        return self._behind_experts(x_last, recurrent, attention)
+        # In evaluation the number of distinct histories is another one in every batch.
+        compiled = self.compile_tail and self.training
+        tail = self._compiled_tail if compiled else GLINTRUBlock._behind_experts
+        return tail(self, x_last, recurrent, attention)
 
     def _behind_experts(self, x: Tensor, recurrent: Optional[Tensor], attention: Optional[Tensor]) -> Tensor:
         """The block's input and the experts' outputs at some positions, `[..., d]` each -> `[..., d]`."""
