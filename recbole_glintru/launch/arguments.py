@@ -1,6 +1,7 @@
 """What the commands of the package have in common: options, settings, help, exit status."""
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import Any, Callable, Optional
@@ -44,11 +45,19 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("--help", "-h", action="store_true")
         self.add_argument("--model", "-m")
         self.add_argument("--dataset", "-d")
-        self.add_argument("--config_files", default="")
+        self.add_argument("--config_files", type=_file_names, default=[])
         self.add_argument("--protocol")
 
     def error(self, message):
         raise UserError(f"{message}\nusage: {self.usage}")
+
+
+def _file_names(value: str) -> list[str]:
+    """Names separated by blanks; those with blanks in them are quoted once more, as a shell would have it."""
+    try:
+        return shlex.split(value)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{value}: {error}") from None
 
 
 def parse_settings(words: list[str], usage: str) -> dict[str, str]:

@@ -21,6 +21,8 @@ def check(config) -> None:
     for key, least in SIZES.items():
         integer(config, key, least)
     number(config, "learning_rate")
+    if config["MODEL_INPUT_TYPE"] is None:  # RecBole knows what a loss needs of these two alone
+        raise ValueError(f"loss_type={config['loss_type']!r}: must be CE or BPR.")
     order = config["eval_args"]["order"]
     if config["MODEL_TYPE"] == ModelType.SEQUENTIAL and order != "TO":
         raise ValueError(

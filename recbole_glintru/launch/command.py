@@ -71,7 +71,7 @@ def run(options: argparse.Namespace, settings: dict[str, str]) -> Optional[dict[
     model, dataset, applied = choose(options)
     arguments = [f"--{key}={value}" for key, value in {"model": model, "dataset": dataset, **settings}.items()]
     with protocol.as_config_files(applied, model) as protocol_files, command_line(arguments):
-        files = protocol_files + options.config_files.split()
+        files = protocol_files + options.config_files
         config = merged_settings(model, dataset, files)
         tell_of_misspelt(config, settings)
         with user_errors(ValueError):

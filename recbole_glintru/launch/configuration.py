@@ -23,8 +23,7 @@ def choose(options: argparse.Namespace) -> tuple[str, str, Optional[str]]:
     Raises:
         UserError: there is no such model or protocol, or a file of `--config_files` cannot be read.
     """
-    files = options.config_files.split()
-    from_files = {key: value for file in files for key, value in read_settings_file(file).items()}
+    from_files = {key: value for file in options.config_files for key, value in read_settings_file(file).items()}
     model = str(options.model or from_files.get("model") or MODEL)
     dataset = str(options.dataset or from_files.get("dataset") or DATASET)
     with user_errors(ValueError):

@@ -22,7 +22,7 @@ Trains a model on a data set and evaluates it, by RecBole.
   --model, -m      the model, {model} unless given; with --help: its settings
   --dataset, -d    the data set, {dataset} unless given: DIR/<dataset>/<dataset>.inter with --data_path=DIR,
                    or RecBole's download of that name
-  --config_files   YAML files with settings, separated by blanks
+  --config_files   YAML files with settings, separated by blanks; a name with blanks is quoted in it
   --protocol       the paper's protocol to apply, that of the data set unless given: none, or one of
                    {protocols}
   --nproc, --ip, --port, --world_size, --group_offset

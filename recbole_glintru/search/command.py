@@ -102,7 +102,7 @@ def run(options: argparse.Namespace, settings: dict[str, str]) -> Outcome:
     with user_errors(ValueError):
         space = read_parameters(_params_file(options.params_file, model))
     with protocol.as_config_files(applied, model) as files:
-        texts = [Path(file).read_text(encoding="utf-8") for file in files + options.config_files.split()]
+        texts = [Path(file).read_text(encoding="utf-8") for file in files + options.config_files]
     fixed = Fixed(model, dataset, texts, settings, str(Path.cwd()))
     config = fixed.merged({})
     tell_of_misspelt(config, settings)

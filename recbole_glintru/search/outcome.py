@@ -1,5 +1,6 @@
 """What a search has found: the trials, the best of them, and the files that tell of both."""
 
+import shlex
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Optional
@@ -47,7 +48,8 @@ class Outcome:
         print("best params: ", parameters)
         print("best result: ")
         print(result)
-        print(f"All trials: {self.output_file}; the best one's settings: --config_files={self.best_file}")
+        name = shlex.quote(shlex.quote(str(self.best_file)))  # for the shell, and for --config_files
+        print(f"All trials: {self.output_file}; the best one's settings: --config_files={name}")
         if display_file:
             drawn = SimpleNamespace(model=self.fixed.model, display_file=display_file)
             drawn.params_list = [HyperTuning.params2str(tried) for tried, _ in self.trials]

@@ -23,6 +23,7 @@ def without_arguments(monkeypatch):
         ("GLINTRU", {"valid_metric": "NDCG@5"}, r"valid_metric='NDCG@5'.*topk=\[10\].*recall@10, .*ndcg@10"),
         ("GLINTRU", {"metrics": ["Recall"]}, r"valid_metric='MRR@10'.*metrics=\['Recall'\].*: recall@10\."),
         ("SASRec", {"metrics": ["GAUC"], "valid_metric": "GAUC@10"}, r"valid_metric='GAUC@10'.*: gauc\."),
+        ("SASRec", {"loss_type": "MSE"}, "loss_type='MSE': must be CE or BPR"),
         ("GLINTRU", {"loss_type": "BPR", "train_neg_sample_args": None}, "train_neg_sample_args=None"),
         ("FPMC", {"train_neg_sample_args": None}, "train_neg_sample_args=None"),
         ("GLINTRU", {"compact_evaluation": "maybe"}, "compact_evaluation='maybe': must be True or False"),

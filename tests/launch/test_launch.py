@@ -1,71 +1,16 @@
 """The command line: what is merged above what, what it says, how it ends. Nothing reaches the network."""
 
-import io
 import logging
-import os
-import socket
-import subprocess
 import sys
-import urllib.error
-import urllib.request
-import zipfile
-from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 import yaml
 from fakes import ItemTable, model_settings
-from recbole.config import Config
+from launches import fails
 
-import recbole_glintru
 from recbole_glintru import plugin
-from recbole_glintru.launch import command, protocol
-
-ROOT = Path(recbole_glintru.__file__).resolve().parent.parent
-
-
-@pytest.fixture(autouse=True)
-def away_from_the_network(monkeypatch, tmp_path):
-    """In an empty folder, too: RecBole writes and looks for files where it is started."""
-
-    def refuse(*args, **kwargs):
-        raise socket.gaierror("no network in the tests")
-
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def launch(monkeypatch):
-    """Run the command line; in the place of training, RecBole's settings are merged and recorded."""
-    from recbole import quick_start  # not before recbole_glintru, which lets it be imported without Ray
-
-    def run(*arguments, then=lambda recorded: None):
-        recorded = SimpleNamespace(ran=False)
-
-        def record(model, dataset, config_file_list, **processes):
-            recorded.ran, recorded.argv, recorded.processes = True, sys.argv[1:], processes
-            recorded.files = [Path(file) for file in config_file_list]
-            recorded.were_there = all(file.is_file() for file in recorded.files)
-            recorded.config = Config(model=model, dataset=dataset, config_file_list=config_file_list)
-            then(recorded)
-
-        monkeypatch.setattr(quick_start, "run", record)
-        recorded.status = command.main(list(arguments))
-        return recorded
-
-    return run
-
-
-def fails(capsys, launched):
-    """The message of a mistake of the user's."""
-    assert not launched.ran and launched.status == 2
-    error = capsys.readouterr().err
-    assert "Traceback" not in error
-    return error
-
+from recbole_glintru.launch import protocol
 
 # -------------------------------------------------------------------------------------------- what is merged
 
@@ -132,6 +77,13 @@ def test_model_and_dataset_may_come_from_a_file(launch, tmp_path):
     assert launch("--config_files=own.yaml", "--model=NARM").config["model"] == "NARM"
 
 
+def test_names_of_files_may_have_blanks(launch, tmp_path):
+    (tmp_path / "my own.yaml").write_text("model: SASRec\n")
+    (tmp_path / "other.yaml").write_text("n_heads: 4\n")
+    config = launch("--config_files='my own.yaml' other.yaml").config
+    assert (config["model"], config["n_heads"]) == ("SASRec", 4)
+
+
 # ----------------------------------------------------------------------------------------- how it is written
 
 
@@ -182,6 +134,7 @@ def test_several_processes_are_recboles_to_start(launch):
         (["--protocol=ml-1b"], "--protocol=ml-1b: must be one of none, amazon-beauty"),
         (["--metrics=['Luck']"], "no metric named 'Luck'"),
         (["--loss_type=MSE"], "loss_type='MSE'"),
+        (["--config_files='a.yaml"], "--config_files: 'a.yaml: No closing quotation"),
         (["--config_files=absent.yaml"], "cannot read absent.yaml: No such file"),
         (["--config_files=broken.yaml"], "broken.yaml is not YAML"),
         (["--config_files=empty.yaml"], "empty.yaml holds no settings"),
@@ -235,179 +188,3 @@ def test_other_errors_keep_their_traceback(launch):
 
     with pytest.raises(ValueError, match="batch_size"):
         launch(then=multiply)
-
-
-# -------------------------------------------------------------------------------------------------- the data
-
-
-def test_an_unknown_data_set_says_where_it_was_looked_for(launch, capsys, tmp_path):
-    error = fails(capsys, launch("--dataset=own", "--data_path=elsewhere"))
-    assert f"looked for {tmp_path / 'elsewhere' / 'own' / 'own.inter'}" in error
-    assert "knows no download" in error and "--data_path=DIR" in error
-    assert str(tmp_path / "dataset" / "own" / "own.inter") in fails(capsys, launch("--dataset=own"))
-
-
-def test_a_folder_without_the_data_is_no_data(launch, capsys, tmp_path):
-    (tmp_path / "dataset" / "ml-1m").mkdir(parents=True)
-    error = fails(capsys, launch("--dataset=ml-1m"))
-    assert str(tmp_path / "dataset" / "ml-1m" / "ml-1m.inter") in error and "the folder is there" in error
-
-
-def test_a_saved_data_set_stands_for_the_files(launch, capsys, tmp_path):
-    """Where it is: RecBole looks for the files otherwise."""
-    saved = tmp_path / "filtered.pth"
-    assert "no data for 'own': looked for" in fails(capsys, launch("--dataset=own", f"--dataset_save_path={saved}"))
-    saved.touch()
-    assert launch("--dataset=own", f"--dataset_save_path={saved}").ran
-
-
-def test_split_files_are_looked_for_by_their_names(launch, capsys, tmp_path):
-    folder = tmp_path / "dataset" / "own"
-    folder.mkdir(parents=True)
-    parts = ["train", "valid", "test"]
-    option = f"--benchmark_filename={parts}"
-    assert str(folder / "own.test.inter") in fails(capsys, launch("--dataset=own", option))
-    for part in parts:
-        (folder / f"own.{part}.inter").touch()
-    assert launch("--dataset=own", option).ran
-
-
-def test_without_a_network_the_download_is_reported(launch, capsys, tmp_path):
-    error = fails(capsys, launch("--dataset=ml-1m"))
-    assert str(tmp_path / "dataset" / "ml-1m" / "ml-1m.inter") in error
-    assert "ml-1m.zip failed: no network in the tests" in error and "--data_path=DIR" in error
-    assert not (tmp_path / "dataset").exists()
-
-
-def archive(**files):
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w") as zipped:
-        for name, text in files.items():
-            zipped.writestr(f"{name}", text)
-    return content.getvalue()
-
-
-def serve(monkeypatch, *responses):
-    """Answer one opened address after the other with these bytes, or raise."""
-
-    class Response(io.BytesIO):
-        def info(self):
-            return {"Content-Length": str(len(self.getvalue()))}
-
-    answers = iter(responses)
-
-    def urlopen(address):
-        answer = next(answers)
-        if isinstance(answer, Exception):
-            raise answer
-        return Response(answer)
-
-    monkeypatch.setattr(urllib.request, "urlopen", urlopen)
-
-
-def test_a_data_set_that_recbole_knows_is_downloaded(launch, monkeypatch, tmp_path):
-    zipped = archive(
-        **{"Amazon_Beauty.inter": "user_id:token\titem_id:token\n", "Amazon_Beauty.item": "item_id:token\n"}
-    )
-    serve(monkeypatch, zipped, zipped)  # its size is asked for, then the content
-    assert launch("--dataset=amazon-beauty", "--data_path=down").ran
-    there = sorted(file.name for file in (tmp_path / "down" / "amazon-beauty").iterdir())
-    assert there == ["amazon-beauty.inter", "amazon-beauty.item"]
-
-
-@pytest.mark.parametrize("answer", [b"<html>please log in</html>", urllib.error.URLError("connection reset")])
-def test_a_broken_download_leaves_nothing_behind(launch, monkeypatch, capsys, tmp_path, answer):
-    serve(monkeypatch, archive(), answer)
-    error = fails(capsys, launch("--dataset=ml-1m"))
-    assert "ml-1m.zip failed" in error
-    assert not (tmp_path / "dataset" / "ml-1m").exists()
-
-
-# -------------------------------------------------------------------------------------------------- the help
-
-
-def run_python(*arguments, cwd):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        cwd=cwd,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-
-
-@pytest.mark.parametrize("arguments", [["--help"], ["-h", "--model=GLINTRU"], ["--help", "--model", "SASRec"]])
-def test_help_imports_neither_torch_nor_a_model(arguments, tmp_path):
-    code = (
-        "import sys; from recbole_glintru.launch import command; status = command.main(sys.argv[1:]);"
-        "print([name for name in sys.modules if name == 'torch' or 'recbole_glintru.models' in name]);"
-        "sys.exit(status)"
-    )
-    done = run_python("-c", code, *arguments, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "[]"
-
-
-def test_help_lists_the_models(capsys):
-    assert command.main(["--help"]) == 0
-    text = capsys.readouterr().out
-    lines = {line.split()[0]: line for line in text.splitlines() if line.startswith("  ") and line.split()}
-    for name in plugin.announced_models():
-        described = plugin.import_model(name).__doc__.partition("\n")[0]
-        assert described and lines[name].endswith(described)
-    for name in ["SASRec", "GRU4Rec", "BERT4Rec", "LightSANs", "NARM"]:
-        assert f" {name}," in text
-    for option in ["--model", "--dataset", "--config_files", "--protocol", "--nproc", "--key=value"]:
-        assert option in text
-
-
-@pytest.mark.parametrize("name, package", [("GLINTRU", "recbole_glintru"), ("LightSANs", "recbole")])
-def test_help_of_a_model_has_its_keys(capsys, name, package):
-    assert command.main(["--help", f"--model={name}"]) == 0
-    text = capsys.readouterr().out
-    for line in (plugin.properties(package) / "model" / f"{name}.yaml").read_text().splitlines():
-        assert line.strip() in text
-
-
-def test_help_of_a_model_shows_what_the_protocol_makes_of_it(capsys):
-    assert command.main(["--help", "--model=GRU4Rec", "--dataset=amazon-beauty"]) == 0
-    text = capsys.readouterr().out
-    assert "  num_layers: 2\n" in text and "  dropout_prob: 0.5\n" in text
-
-
-# ------------------------------------------------------------------------------------------- the two scripts
-
-
-@pytest.mark.parametrize("started_as", ["module", "script"])
-def test_processes_of_nproc_know_the_models(started_as, tmp_path):
-    start = {"module": "runpy.run_module('recbole_glintru', run_name='__main__', alter_sys=True)"}
-    start["script"] = f"runpy.run_path({str(ROOT / 'run_recbole.py')!r}, run_name='__main__')"
-    # As `python -m` and `python FILE` start it; but `main` looks into a spawned process instead of training.
-    main_file = tmp_path / "start.py"
-    main_file.write_text(f"""
-import multiprocessing, runpy, sys
-from recbole_glintru.launch import command
-
-def look():
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        print(pool.apply(eval, ("'recbole_glintru' in __import__('sys').modules",)))
-
-command.main = look
-{start[started_as]}
-""")
-    done = run_python("-c", f"exec(open({str(main_file)!r}).read())", cwd=tmp_path)
-    assert done.stdout.splitlines() == ["True"], done.stderr
-
-
-def test_a_whole_run(tmp_path):
-    """One epoch on a small data set, from the command line to the test result."""
-    folder = tmp_path / "dataset" / "small"
-    folder.mkdir(parents=True)
-    rows = [f"u{user}\ti{(3 * user + step) % 12}\t{step}" for user in range(20) for step in range(6)]
-    (folder / "small.inter").write_text("\n".join(["user_id:token\titem_id:token\ttimestamp:float", *rows]) + "\n")
-    arguments = ["--dataset=small", "--protocol=amazon-beauty", "--epochs", "1", "--hidden_size=16"]
-    done = run_python(ROOT / "run_recbole.py", *arguments, "--show_progress=False", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "test result" in done.stderr and "recall@10" in done.stderr

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import shlex
 import subprocess
 import sys
 import webbrowser
@@ -240,15 +241,18 @@ def test_a_search_by_hyperopt(workplace, tiny, monkeypatch, capsys):
     opened = []
     monkeypatch.setattr(webbrowser, "open", lambda *args, **kwargs: opened.append(args))
     arguments = [params_file("learning_rate choice [0.00000001, 0.03]"), "--display_file=scores.html", *words(tiny)]
+    arguments.append("--output_file=my search.result")
     outcome = command.run(*command.parse(arguments))
     (parameters, best), (_, worse) = sorted(outcome.trials, key=lambda trial: -trial[1]["best_valid_score"])
     assert parameters == {"learning_rate": 0.03} and best["best_valid_score"] > worse["best_valid_score"]
     assert f"learning_rate:{parameters['learning_rate']}" in Path("scores.html").read_text(encoding="utf-8")
-    assert "best params:  {'learning_rate': 0.03}" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "best params:  {'learning_rate': 0.03}" in told
     assert not list(Path("saved").iterdir()), "each trial's checkpoint goes with it"
     logs = [file.read_text() for file in Path("log").rglob("*.log")]
     assert [log.count("Loading model structure") for log in logs] == [1, 1], "each trial has a log of its own"
 
-    result = launch.run(*launch.parse(["--protocol=none", "--config_files=GLINTRU-ml-100k.yaml"]))
+    (words_to_give,) = (line.partition("settings: ")[2] for line in told.splitlines() if "--config_files=" in line)
+    result = launch.run(*launch.parse(["--protocol=none", *shlex.split(words_to_give)]))  # as a shell does it
     assert result["best_valid_score"] == best["best_valid_score"]
     assert dict(result["test_result"]) == best["test_result"]

@@ -1,0 +1,92 @@
+"""The data of a run: where it is looked for, what is downloaded. Nothing reaches the network."""
+
+import io
+import urllib.error
+import urllib.request
+import zipfile
+
+import pytest
+from launches import fails
+
+
+def test_an_unknown_data_set_says_where_it_was_looked_for(launch, capsys, tmp_path):
+    error = fails(capsys, launch("--dataset=own", "--data_path=elsewhere"))
+    assert f"looked for {tmp_path / 'elsewhere' / 'own' / 'own.inter'}" in error
+    assert "knows no download" in error and "--data_path=DIR" in error
+    assert str(tmp_path / "dataset" / "own" / "own.inter") in fails(capsys, launch("--dataset=own"))
+
+
+def test_a_folder_without_the_data_is_no_data(launch, capsys, tmp_path):
+    (tmp_path / "dataset" / "ml-1m").mkdir(parents=True)
+    error = fails(capsys, launch("--dataset=ml-1m"))
+    assert str(tmp_path / "dataset" / "ml-1m" / "ml-1m.inter") in error and "the folder is there" in error
+
+
+def test_a_saved_data_set_stands_for_the_files(launch, capsys, tmp_path):
+    """Where it is: RecBole looks for the files otherwise."""
+    saved = tmp_path / "filtered.pth"
+    assert "no data for 'own': looked for" in fails(capsys, launch("--dataset=own", f"--dataset_save_path={saved}"))
+    saved.touch()
+    assert launch("--dataset=own", f"--dataset_save_path={saved}").ran
+
+
+def test_split_files_are_looked_for_by_their_names(launch, capsys, tmp_path):
+    folder = tmp_path / "dataset" / "own"
+    folder.mkdir(parents=True)
+    parts = ["train", "valid", "test"]
+    option = f"--benchmark_filename={parts}"
+    assert str(folder / "own.test.inter") in fails(capsys, launch("--dataset=own", option))
+    for part in parts:
+        (folder / f"own.{part}.inter").touch()
+    assert launch("--dataset=own", option).ran
+
+
+def test_without_a_network_the_download_is_reported(launch, capsys, tmp_path):
+    error = fails(capsys, launch("--dataset=ml-1m"))
+    assert str(tmp_path / "dataset" / "ml-1m" / "ml-1m.inter") in error
+    assert "ml-1m.zip failed: no network in the tests" in error and "--data_path=DIR" in error
+    assert not (tmp_path / "dataset").exists()
+
+
+def archive(**files):
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as zipped:
+        for name, text in files.items():
+            zipped.writestr(f"{name}", text)
+    return content.getvalue()
+
+
+def serve(monkeypatch, *responses):
+    """Answer one opened address after the other with these bytes, or raise."""
+
+    class Response(io.BytesIO):
+        def info(self):
+            return {"Content-Length": str(len(self.getvalue()))}
+
+    answers = iter(responses)
+
+    def urlopen(address):
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return Response(answer)
+
+    monkeypatch.setattr(urllib.request, "urlopen", urlopen)
+
+
+def test_a_data_set_that_recbole_knows_is_downloaded(launch, monkeypatch, tmp_path):
+    zipped = archive(
+        **{"Amazon_Beauty.inter": "user_id:token\titem_id:token\n", "Amazon_Beauty.item": "item_id:token\n"}
+    )
+    serve(monkeypatch, zipped, zipped)  # its size is asked for, then the content
+    assert launch("--dataset=amazon-beauty", "--data_path=down").ran
+    there = sorted(file.name for file in (tmp_path / "down" / "amazon-beauty").iterdir())
+    assert there == ["amazon-beauty.inter", "amazon-beauty.item"]
+
+
+@pytest.mark.parametrize("answer", [b"<html>please log in</html>", urllib.error.URLError("connection reset")])
+def test_a_broken_download_leaves_nothing_behind(launch, monkeypatch, capsys, tmp_path, answer):
+    serve(monkeypatch, archive(), answer)
+    error = fails(capsys, launch("--dataset=ml-1m"))
+    assert "ml-1m.zip failed" in error
+    assert not (tmp_path / "dataset" / "ml-1m").exists()
