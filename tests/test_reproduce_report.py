@@ -162,6 +162,7 @@ def test_another_reading_is_reported_under_its_name(place):
 @pytest.mark.parametrize("name", ["table2", "table9", "figure2", "figure3", "figure5", "figure6"])
 def test_pictures(name, place):
     pytest.importorskip("matplotlib")
+    pytest.importorskip("adjustText")
     for variant in grids.variants(name, ["GLINTRU", "SASRec"]):
         for one in grids.cells(variant, "amazon-beauty", "amazon-beauty", [666]):
             write_made_up(place, one, 0.29)

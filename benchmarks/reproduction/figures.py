@@ -1,8 +1,9 @@
-"""The pictures, by matplotlib; without it there are none."""
+"""The pictures, by matplotlib and adjustText; without these there are none."""
 
 import importlib.util
 from pathlib import Path
 
+from measure.plots import label_points, plain_numbers
 from reproduction import grids
 from reproduction.rows import Row
 
@@ -11,7 +12,7 @@ VARIED = {"layers": "layers", "kernel": "kernel size", "width": "hidden size"}
 
 def draw(experiment: grids.Experiment, rows: list[Row], reading: str, label: str, title: str, file: Path) -> bool:
     """Draw what the experiment varies, and say whether there is a picture now."""
-    if importlib.util.find_spec("matplotlib") is None:
+    if any(importlib.util.find_spec(name) is None for name in ("matplotlib", "adjustText")):
         return False
     import matplotlib
 
@@ -32,7 +33,8 @@ def draw(experiment: grids.Experiment, rows: list[Row], reading: str, label: str
 
 def _scatter(pyplot, rows, reading, label):
     """NDCG@10 against the time of an epoch; the area of a point is the peak memory."""
-    figure, axes = pyplot.subplots(figsize=(7, 5))
+    figure, axes = pyplot.subplots(figsize=(8, 5.5))
+    points = {}
     for row in rows:
         memory = row.one()["peak_memory_MiB"] or 0
         seconds, score = row.training("cpu_seconds_per_epoch"), row.mean(reading, "NDCG@10")
@@ -40,15 +42,14 @@ def _scatter(pyplot, rows, reading, label):
             seconds = row.training("seconds_per_epoch")
         ours = row.variant.model == "GLINTRU"
         axes.scatter(seconds, score, s=20 + memory / 5, alpha=0.6, color="tab:red" if ours else "tab:blue")
-        text = f"{row.variant.model}\n{memory:.0f} MiB"
-        axes.annotate(text, (seconds, score), xytext=(8, 0), textcoords="offset points", fontsize="small")
+        points[f"{row.variant.model}, {memory:,.0f} MiB"] = (seconds, score)
     axes.set_xscale("log")
-    axes.margins(0.2, 0.15)
-    for axis in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
-        axis(pyplot.FuncFormatter(lambda number, _: f"{number:g}"))
+    axes.margins(0.1, 0.15)
+    plain_numbers(axes.xaxis)
     axes.set_xlabel("seconds an epoch (of CPU time without a GPU); area: peak memory")
     axes.set_ylabel(f"NDCG@10, {label}")
     axes.grid(alpha=0.3)
+    label_points(axes, points)
     return figure
 
 
