@@ -4,6 +4,7 @@ import importlib.util
 from pathlib import Path
 
 from measure.plots import label_points, plain_numbers
+
 from reproduction import grids
 from reproduction.rows import Row
 
