@@ -7,7 +7,9 @@ import pytest
 import torch
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-if DEVICE.type == "cpu":
+ON_GPU = DEVICE.type == "cuda"
+ON_GPU_ALONE = pytest.mark.skipif(not ON_GPU, reason="as large as it is used: hours through the interpreter")
+if not ON_GPU:
     os.environ["TRITON_INTERPRET"] = "1"  # read when a kernel's module is imported
 triton = pytest.importorskip("triton", reason="Triton is not installed")
 import triton.language as tl  # noqa: E402
@@ -48,7 +50,7 @@ def _widened(factor, kind):
     return kind((factor.data.astype(np.uint32) << 16).view(np.float32), tl.float32)
 
 
-if DEVICE.type == "cpu":
+if not ON_GPU:
     _skip_without_loops()
     _let_products_take_bfloat16()
 

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from triton_kernels import DEVICE, assert_close
+from triton_kernels import DEVICE, ON_GPU, ON_GPU_ALONE, assert_close
 
 from recbole_glintru.layers.temporal_conv import TemporalConv
 from recbole_glintru.ops import compact, conv_kernels
@@ -8,12 +8,18 @@ from recbole_glintru.ops.compact import Compact
 from recbole_glintru.ops.layouts import Padded
 
 triton_conv = pytest.importorskip("recbole_glintru.ops.triton_conv")
-ON_GPU = DEVICE.type == "cuda"
 slow = pytest.mark.slow
 # Of the largest element. float32: the interpreter's products are exact, a GPU's are TF32, of 2^-11 a factor. float16
 # has 2^-11 too and bfloat16 2^-8, also for what is stored.
 TOLERANCES = {torch.float32: 5e-3 if ON_GPU else 2e-5, torch.float16: 5e-3, torch.bfloat16: 4e-2}
-ROWS = {1: [1], 3: [2, 1, 5], 17: [1, 1, 30, 2, 65, 1, 7, 3, 1, 1, 12, 2, 9, 4, 1, 40, 3], 63: [1, 2, 3] * 21}
+ROWS = {
+    1: [1],
+    2: [200, 1],
+    3: [2, 1, 5],
+    17: [1, 1, 30, 2, 65, 1, 7, 3, 1, 1, 12, 2, 9, 4, 1, 40, 3],
+    63: [1, 2, 3] * 21,
+    2048: [row % 200 + 1 for row in range(2048)],
+}
 SHAPES = [  # rows, k, in, out
     (1, 1, 32, 32),
     (1, 3, 48, 48),
@@ -25,6 +31,8 @@ SHAPES = [  # rows, k, in, out
     pytest.param(63, 3, 128, 32, marks=slow),
     pytest.param(63, 11, 48, 48, marks=slow),
     pytest.param(17, 3, 256, 256, marks=slow),
+    pytest.param(2, 3, 32, 32, marks=slow),
+    pytest.param(2048, 3, 128, 128, marks=ON_GPU_ALONE),
 ]
 
 

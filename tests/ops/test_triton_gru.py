@@ -1,6 +1,6 @@
 import pytest
 import torch
-from triton_kernels import DEVICE, assert_close
+from triton_kernels import DEVICE, ON_GPU, ON_GPU_ALONE, assert_close
 
 from recbole_glintru.layers.gru import GRU
 from recbole_glintru.ops import gru_kernels, matrix_units
@@ -9,7 +9,6 @@ from recbole_glintru.ops.gru import gru_reference
 from recbole_glintru.ops.layouts import Packed, Padded
 
 triton_gru = pytest.importorskip("recbole_glintru.ops.triton_gru")
-ON_GPU = DEVICE.type == "cuda"
 ON_CPU_ALONE = pytest.mark.skipif(ON_GPU, reason="the layout is one for CPUs")
 # Of the largest element. float32: the interpreter's products are exact, a GPU's are TF32, of 2^-11 a factor. float16
 # has 2^-11 too and bfloat16 2^-8, also for what is stored; errors of up to 65 steps add up.
@@ -26,6 +25,7 @@ SHAPES = [
     pytest.param(1, 200, 64, marks=slow),
     pytest.param(17, 3, 160, marks=slow),
     pytest.param(3, 3, 256, marks=slow),
+    pytest.param(2048, 200, 128, marks=ON_GPU_ALONE),
 ]
 
 

@@ -2,7 +2,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from triton_kernels import DEVICE, assert_close
+from triton_kernels import DEVICE, ON_GPU, ON_GPU_ALONE, assert_close
 
 from recbole_glintru.layers.mamba import Mamba
 from recbole_glintru.ops import mamba_kernels, scan_kernels
@@ -12,7 +12,8 @@ from recbole_glintru.ops.selective_scan import choose_backend, selective_scan, s
 triton_scan = pytest.importorskip("recbole_glintru.ops.triton_scan")
 slow = pytest.mark.slow
 # Of the largest element: float32 sums in another order; half precision rounds what is read and written to 2^-11, 2^-8.
-TOLERANCES = {torch.float32: 2e-5, torch.float16: 5e-3, torch.bfloat16: 4e-2}
+# A GPU's exponentials are a few units of the last digit off, and there is a problem with many more of them.
+TOLERANCES = {torch.float32: 2e-4 if ON_GPU else 2e-5, torch.float16: 5e-3, torch.bfloat16: 4e-2}
 SHAPES = [  # rows, channels, states, length
     (1, 32, 1, 1),
     (3, 40, 3, 2),
@@ -20,6 +21,10 @@ SHAPES = [  # rows, channels, states, length
     pytest.param(17, 32, 2, 3, marks=slow),
     pytest.param(2, 96, 4, 65, marks=slow),
     pytest.param(1, 32, 2, 200, marks=slow),
+    pytest.param(63, 32, 1, 2, marks=slow),
+    pytest.param(3, 128, 2, 1, marks=slow),
+    pytest.param(1, 160, 2, 3, marks=slow),
+    pytest.param(128, 256, 32, 200, marks=ON_GPU_ALONE),
 ]
 PARTS = ("D", "z", "delta_bias")
 
@@ -27,7 +32,8 @@ PARTS = ("D", "z", "delta_bias")
 @pytest.fixture(autouse=True)
 def short_chunks(monkeypatch):
     """Borders between chunks in short histories, of which the interpreter takes long enough."""
-    monkeypatch.setattr(triton_scan, "CHUNK", 4)
+    if not ON_GPU:
+        monkeypatch.setattr(triton_scan, "CHUNK", 4)
 
 
 @pytest.fixture
