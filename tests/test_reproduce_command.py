@@ -1,18 +1,16 @@
-"""`benchmarks/reproduce.py`: its command line, and the processes that it starts."""
+"""`benchmarks/reproduce.py`: its command line."""
 
-import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 
 import pytest
 from reproduce_cells import BENCHMARKS, SMALL, few, make_place  # first: it makes the benchmarks importable
-from reproduction import command, progress, running, scheduling
-from reproduction.cells import Result
+from reproduction import arguments, command, parent, progress, running, scheduling
 
 
 @pytest.fixture
@@ -20,10 +18,7 @@ def place(tmp_path):
     return make_place(tmp_path)
 
 
-# -------------------------------------------------------------------------------------------------------- scheduling
-
-
-def arguments(place, table="table2", *more):
+def words_for(place, table="table2", *more):
     return [
         table,
         "--dataset=few",
@@ -41,7 +36,7 @@ def arguments(place, table="table2", *more):
 @pytest.mark.slow
 def test_a_killed_command_goes_on_where_it_was(place, tmp_path, capsys):
     words = [sys.executable, str(BENCHMARKS / "reproduce.py")]
-    words += arguments(place, "figure2", "--epochs=100", "--stopping_step=100")
+    words += words_for(place, "figure2", "--epochs=100", "--stopping_step=100")
     words.remove("--epochs=3")
     folder = running.folder_of(few(epochs=100, stopping_step=100), place.scratch)
     one = few(epochs=100, stopping_step=100)
@@ -78,70 +73,6 @@ def _is_locked(folder):
         return True
 
 
-def fake_process(place, status, monkeypatch):
-    """Cells that end at once with this status, and write a result if it is 0."""
-    started = []
-
-    class Process:
-        def __init__(self, one):
-            started.append(one)
-            if status == 0:
-                place.store.write(one, Result({"settings": json.loads(json.dumps(one.settings()))}))
-
-        def poll(self):
-            return status
-
-        def terminate(self):
-            pass
-
-        wait = terminate
-
-    monkeypatch.setattr(scheduling, "_start", lambda one, place: Process(one))
-    return started
-
-
-def test_what_is_done_is_not_run_again(place, monkeypatch):
-    started = fake_process(place, 0, monkeypatch)
-    cells = [few(), few("SASRec"), few()]
-    assert scheduling.run(cells, place, poll=0) == [] and started == cells[:2]
-    assert scheduling.run(cells, place, poll=0) == [] and started == cells[:2]
-
-
-def test_the_budget_starts_no_more_cells(place, monkeypatch):
-    started = fake_process(place, 0, monkeypatch)
-    left = scheduling.run([few()], replace(place, budget=0.0), poll=0)
-    assert started == [] and left == [f"few {few().name}: not begun within the budget"]
-
-
-def test_a_failed_cell_keeps_none_of_the_others_from_running(place, monkeypatch):
-    started = fake_process(place, 1, monkeypatch)
-    monkeypatch.setattr(scheduling, "_last_line", lambda one, place: "ValueError: too bad")
-    left = scheduling.run([few(), few("SASRec")], place, poll=0)
-    assert len(started) == 2 and "failed: ValueError: too bad" in left[0]
-
-
-def test_a_mistake_of_the_users_ends_the_run(place, monkeypatch):
-    started = fake_process(place, scheduling.MISTAKE, monkeypatch)
-    monkeypatch.setattr(scheduling, "_last_line", lambda one, place: "no data")
-    with pytest.raises(command.UserError, match="no data"):
-        scheduling.run([few(), few("SASRec")], place, poll=0)
-    assert len(started) == 1
-
-
-def test_the_estimate_takes_what_is_known(place):
-    cells = [few(epochs=10), few(epochs=20), few("SASRec", epochs=10)]
-    assert scheduling.Estimate(cells, place).seconds() is None
-    epoch = running.folder_of(cells[0], place.scratch) / "epoch-3"
-    epoch.mkdir(parents=True)
-    seconds = {"training": 2.0, "validation": 1.0}
-    (epoch / "records.json").write_text(json.dumps({"epochs": 4 * [{"seconds": seconds}]}))
-    estimate = scheduling.Estimate(cells, place)
-    assert estimate.epochs() == 40 and estimate.done(cells) == 4
-    assert estimate.seconds() == 3 * (6 + 20 + 10)
-    estimate.over(cells[0])
-    assert estimate.done(cells[1:]) == 10 and estimate.seconds() == 3 * (20 + 10)
-
-
 # ---------------------------------------------------------------------------------------------------------- mistakes
 
 
@@ -162,7 +93,7 @@ def test_the_estimate_takes_what_is_known(place):
         (["table2", "--jobs=0"], "--jobs=0: must be at least 1"),
         (["table2", "--jobs=two"], "argument --jobs: invalid int value: 'two'"),
         (["table2", "--budget=soon"], "--budget=soon: must be a time"),
-        (["table2", "--reading=best"], "--reading=best: must be one of validation, test, fixed, uniform, full"),
+        (["table2", "--reading=best"], "--reading=best: must be one of validation, "),
         (["table2", "--seed=x"], "--seed=x: must be a whole number"),
         (["table2", "--dataset=ml-100k", "--hiden_size=8"], "--hiden_size=8: did you mean hidden_size"),
         (["table2", "--dataset=ml-100k", "--GLINTRU.n_layer=8"], "--GLINTRU.n_layer=8: did you mean"),
@@ -186,14 +117,68 @@ def test_a_mistake_is_one_clear_error(more, message, workplace, capsys, monkeypa
 
 @pytest.mark.parametrize("text, value", [("2h", 7200), ("1h30m", 5400), ("90s", 90), ("90", 90), (None, math.inf)])
 def test_budgets(text, value):
-    assert command.seconds(text) == value
+    assert arguments.seconds(text) == value
+
+
+def told_by(words, monkeypatch):
+    """What the process of a cell, started with these words, is to do."""
+    told = {}
+
+    def run(one, store, *folders, stop, partial):
+        told.update(cell=one, store=store, stop=stop, partial=partial)
+
+    monkeypatch.setattr(running, "run", run)
+    monkeypatch.setattr(parent, "end_with", lambda number: told.update(parent=number))
+    assert command.main(words) == 0
+    return told
 
 
 def test_processes_are_told_all_that_a_cell_is(place, monkeypatch):
-    told = {}
-    monkeypatch.setattr(running, "run", lambda one, store, *rest, stop: told.update(cell=one, store=store, stop=stop))
     one = few("SASRec", epochs=7)
-    words = place.command(one)[2:]
-    assert command.main(words) == 0
-    assert told["cell"] == one and told["store"].folder == place.store.folder
-    assert told["stop"]() is (os.getppid() != os.getpid())  # this process is not its own parent
+    told = told_by(place.command(one)[2:], monkeypatch)
+    assert told["cell"] == one and told["store"].folder == place.store.folder and told["partial"] is False
+    assert told["parent"] == os.getpid() and told["stop"]()  # this process is not its own parent
+    told = told_by([*place.command(one, partial=True)[2:], f"--parent={os.getppid()}"], monkeypatch)
+    assert told["partial"] is True and not told["stop"]()
+
+
+@pytest.mark.parametrize(
+    "more, done",
+    [
+        ([], ["check", "run"]),
+        (["--report"], []),
+        (["--partial"], ["check", "run", "partial"]),
+        (["--report", "--partial"], ["check", "partial"]),
+        (["--retest"], ["check", "retest"]),
+        (["--retest", "--partial"], ["check", "retest", "partial"]),
+        (["--replace"], ["replace", "run"]),
+        (["--replace", "--retest"], ["check", "retest"]),  # a result is never removed without a new training
+    ],
+    ids=str,
+)
+def test_what_is_run_before_the_report(more, done, place, monkeypatch, capsys):
+    steps = []
+
+    def test(cells, place, partial):
+        steps.append("partial" if partial else "retest")
+        return ["a test"]
+
+    monkeypatch.setattr(scheduling, "check_fresh", lambda *given: steps.append("replace" if given[2] else "check"))
+    monkeypatch.setattr(scheduling, "run", lambda *_: steps.append("run") or [])
+    monkeypatch.setattr(scheduling, "test", test)
+    status = command.main(words_for(place, "figure2", *more))
+    output = capsys.readouterr()
+    assert steps == done and output.out.startswith("# Figure 2")
+    left = sum(step in ("partial", "retest") for step in done)
+    assert status == (left > 0) and output.err.count("not done: a test") == left
+
+
+def test_the_help_names_every_table_reading_and_option(capsys):
+    import reproduce
+
+    assert command.main(["--help"], reproduce.__doc__) == 0
+    text = capsys.readouterr().out
+    options = {word for action in arguments.parser()._actions for word in action.option_strings if word[1] == "-"}
+    internal = {"--help", "--parent"}
+    for name in {*arguments.TABLES, *running.READINGS, *options, "variations: what the published code"} - internal:
+        assert re.search(rf"(?<!\w){name}\b", text), name

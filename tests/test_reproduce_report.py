@@ -1,96 +1,18 @@
-"""`benchmarks/reproduce.py`: its statistics and its reports, of results that are made up."""
+"""`benchmarks/reproduce.py`: its reports, of results that are made up."""
 
 import json
-import math
 
 import numpy as np
 import pytest
 from reproduce_cells import make_place  # first: it makes the benchmarks importable
-from reproduction import grids, report, running, significance
-from reproduction.cells import Result, cell
+from reproduce_reports import beauty, write_made_up, write_report
+from reproduction import figures, grids, report, running, significance
+from reproduction.rows import collect
 
 
 @pytest.fixture
 def place(tmp_path):
     return make_place(tmp_path)
-
-
-# -------------------------------------------------------------------------------------------------------- statistics
-
-
-def test_the_paired_t_test_against_hand_computed_values():
-    # Differences 1, 2, 3, 4: t = sqrt(15), three degrees of freedom, for which p has a closed form.
-    x = math.sqrt(5)
-    expected = 1 - 2 / math.pi * (math.atan(x) + x / (1 + x * x))
-    assert significance.paired_t_test([2, 4, 6, 8], [1, 2, 3, 4]) == pytest.approx(expected)
-    # Differences 1 and 3: t = 2, one degree of freedom, the Cauchy distribution.
-    assert significance.paired_t_test([1, 3], [0, 0]) == pytest.approx(1 - 2 / math.pi * math.atan(2))
-    assert significance.paired_t_test([1, 2], [1, 2]) == 1.0
-    assert significance.paired_t_test([1], [2]) is None
-    assert significance.paired_t_test([], []) is None
-
-
-def test_metrics_of_a_user():
-    values = significance.per_user(np.array([1, 2, 0, 10], dtype=np.uint8))
-    np.testing.assert_allclose(values["Recall@10"], [1, 1, 0, 1])
-    np.testing.assert_allclose(values["MRR@10"], [1, 0.5, 0, 0.1])
-    np.testing.assert_allclose(values["NDCG@10"], [1, 1 / math.log2(3), 0, 1 / math.log2(11)])
-
-
-def made_up(ranks, candidates="a"):
-    return Result({"candidates": candidates}, {"fixed": np.array(ranks, dtype=np.uint8)})
-
-
-def test_users_are_paired_over_common_seeds_alone():
-    ours = {1: made_up([1, 1, 2, 0]), 2: made_up([1, 2, 0, 0]), 3: made_up([9, 9, 9, 9])}
-    theirs = {1: made_up([2, 0, 0, 0]), 2: made_up([2, 2, 2, 0])}
-    p, same = significance.over_users(ours, theirs, "fixed", "MRR@10")
-    expected = significance.paired_t_test([1, 0.75, 0.25, 0], [0.5, 0.25, 0.25, 0])
-    assert p == pytest.approx(expected) and same
-    assert significance.over_users(ours, {2: made_up([1, 1, 1, 1], "b")}, "fixed", "MRR@10")[1] is False
-    assert significance.over_users(ours, {4: made_up([1, 1, 1, 1])}, "fixed", "MRR@10") == (None, False)
-    assert significance.over_users(ours, theirs, "test", "MRR@10") == (None, False)
-
-
-# ----------------------------------------------------------------------------------------------------------- reports
-
-
-def write_made_up(place, one, score, generator=None, **changes):
-    """A result with NDCG@10 `score`, and the other metrics and readings in proportion."""
-    generator = generator or np.random.default_rng(one.seed)
-    metrics = {"recall@10": 1.5 * score, "mrr@10": 0.8 * score, "ndcg@10": score}
-    readings = {
-        reading: {key: value * factor for key, value in metrics.items()}
-        for reading, factor in zip(running.READINGS, (1.1, 1.0, 1.0, 1.3, 0.1))
-    }
-    seconds = {"training": 1.0, "validation": 0.1}
-    training = {"epochs": 2, "best_epoch": 1, "evaluation_batches": 10}
-    for key in ("seconds_per_epoch", "cpu_seconds_per_epoch", "seconds_per_evaluation", "cpu_seconds_per_evaluation"):
-        training[key] = 2.0
-    record = {
-        "settings": json.loads(json.dumps(one.settings())),
-        "readings": readings,
-        "mode": "pop100",
-        "candidates": "same",
-        "parameters": 12345,
-        "training": training,
-        "peak_memory_MiB": 100.0,
-        "savings": "none",
-        "package": {"commit": "0123456789abcdef"},
-        "device": {"type": "cpu", "name": "A processor", "threads": 2},
-        "epochs": 2 * [{"seconds": seconds, "mixing": [[0.4, 0.6]]}],
-        "mixing_at_start": [[0.5, 0.5]],
-        **changes,
-    }
-    place.store.write(one, Result(record, {"fixed": generator.integers(0, 11, 50).astype(np.uint8)}))
-
-
-def write_report(place, name, dataset="amazon-beauty", seeds=(666, 667), reading="fixed"):
-    return report.write(name, dataset, dataset, {}, place, grids.variants(name), list(seeds), reading)
-
-
-def beauty(model, seed=666, **changes):
-    return cell("amazon-beauty", "amazon-beauty", model, seed, changes)
 
 
 def test_the_report_of_table_2(place):
@@ -100,9 +22,9 @@ def test_the_report_of_table_2(place):
     write_made_up(place, beauty("GRU4Rec"), 0.2)
     write_made_up(place, beauty("LinRec"), 0.25)
     text = write_report(place, "table2")
-    assert "Rank of 4: 2 by Recall@10, 2 by MRR@10, 2 by NDCG@10" in text
+    assert "Rank of 4, by the means over all seeds of each: 2 by Recall@10, 2 by MRR@10, 2 by NDCG@10." in text
     assert "0.3000 ± 0.0141 | 0.2964 | +1.2 %" in text  # of NDCG@10: ours, the paper's, the difference
-    assert "| -6.2 % | +5.9 % |" in text  # over SASRec: 0.30 / 0.32, and the paper's 0.2964 / 0.2798
+    assert "| -9.4 % | +5.9 % |" in text  # over SASRec: 0.29 / 0.32 of the seed of both, the paper's 0.2964 / 0.2798
     assert "No results yet: BERT4Rec, LightSANs, SMLP4Rec, Mamba4Rec." in text
     assert "over the three metrics and all models but GLINT-RU (GRU4Rec, SASRec, LinRec)" in text
     for label in ("validation pop100", "test pop100, RecBole's draw", "test uni100, fixed draw", "test, full ranking"):
@@ -117,7 +39,7 @@ def test_p_values_are_those_of_the_ranks(place):
     write_made_up(place, beauty("SASRec"), 0.3, theirs)
     ranks = [place.store.read(beauty(model)).ranks["fixed"] for model in ("GLINTRU", "SASRec")]
     p = significance.paired_t_test(*(significance.per_user(one)["NDCG@10"] for one in ranks))
-    line = next(line for line in write_report(place, "table2").splitlines() if line.startswith("| SASRec | +0.0 %"))
+    line = next(line for line in write_report(place, "table2").splitlines() if line.startswith("| SASRec | 1 | +0.0 %"))
     assert line.endswith(f"| {p:.3f} | - |")
     write_made_up(place, beauty("SASRec"), 0.3, candidates="others")
     assert "unlike draws" in write_report(place, "table2")
@@ -135,7 +57,12 @@ def test_costs_stand_beside_the_papers(place):
     write_made_up(place, beauty("GLINTRU", n_layers=2), 0.29)
     text = write_report(place, "table7")
     assert "| paper: training s per epoch |" in text
-    assert "| 2 | 12,345 | 2 (1) | 2.0 (2.0) | 2.00 (2.00) | 200.0 | 100 | none | 397.00 | 6.20 | 5.17 |" in text
+    (line,) = (line for line in text.splitlines() if line.startswith("| 2 | 12,345 |"))
+    assert "| 2 (1) | 2.0 (2.0) | 2.00 (2.00) | 200.0 | 100 | none |" in line
+    assert line.endswith("| 397.00 | -49.6 % | 6.20 | -67.7 % | 5.17 | - |")
+    device = {"type": "cuda", "name": "A card"}
+    write_made_up(place, beauty("GLINTRU", n_layers=2), 0.29, device=device, peak_memory_MiB=2048.0)
+    assert "| 5.17 | -61.3 % |" in write_report(place, "table7")  # 2 GiB
 
 
 def test_a_report_says_what_is_unfinished_and_what_is_left_out(place):
@@ -159,18 +86,122 @@ def test_another_reading_is_reported_under_its_name(place):
     assert "## Accuracy: validation pop100" in text and "0.3300 | 0.2964 | +11.3 %" in text
 
 
+def test_other_readings_and_settings_have_files_of_their_own(place):
+    write_made_up(place, beauty("GLINTRU"), 0.3)
+    write_made_up(place, beauty("GLINTRU", n_layers=2), 0.3)
+    write_report(place, "table2")
+    write_report(place, "table2", reading="full")
+    write_report(place, "table2", reading="full", own={"GLINTRU": {"n_layers": 2}})
+    assert {file.name for file in place.store.folder.glob("*.md")} == {
+        "table2-amazon-beauty.md",
+        "table2-amazon-beauty,reading=full.md",
+        "table2-amazon-beauty,GLINTRU.n_layers=2,reading=full.md",
+    }
+
+
+def test_a_result_without_the_reading_leaves_dashes(place):
+    write_made_up(place, beauty("GLINTRU"), 0.3)
+    readings = {"fixed": {"recall@10": 0.1, "mrr@10": 0.1, "ndcg@10": 0.1}}
+    write_made_up(place, beauty("SASRec"), 0.3, readings=readings)
+    write_made_up(place, beauty("GRU4Rec"), 0.2)
+    text = write_report(place, "table2", reading="uniform")
+    assert "| SASRec | 0 | - | 0.4332 | - | - | 0.2325 | - | - | 0.2798 | - |" in text
+    assert "Rank of 2," in text and "Left out, without this reading: SASRec." in text
+    line = next(line for line in text.splitlines() if line.startswith("| SASRec | ") and line.endswith("0.2798 |"))
+    assert line.count("| - ") == len(running.READINGS) - 1
+    write_made_up(place, beauty("GLINTRU"), 0.3, readings=readings)
+    assert "No comparison: GLINTRU does not have this reading." in write_report(place, "table2", reading="uniform")
+    write_made_up(place, beauty("GRU4Rec"), 0.3, readings={})
+    assert "No result has this reading." in write_report(place, "table2", reading="uniform")
+
+
+@pytest.mark.parametrize(
+    ("counts", "differs"),
+    [
+        ({}, False),
+        ({"users": 22363, "items": 12101, "interactions": 198502}, False),
+        ({"users": 22200, "items": 12150, "interactions": 197000}, False),
+        ({"users": 22363, "items": 12101, "interactions": 196000}, True),
+        ({"users": 20000, "items": 12101, "interactions": 198502}, True),
+    ],
+)
+def test_data_that_is_not_the_papers_is_named(counts, differs, place):
+    write_made_up(place, beauty("GLINTRU"), 0.3, **counts)
+    text = write_report(place, "table2")
+    assert ("The data differs" in text) is differs
+    if differs:
+        own = ", ".join(f"{value:,} {key}" for key, value in counts.items())
+        printed = "22,364 users, 12,102 items, 198,502 interactions"
+        assert f"{own}; Table 1 of the paper: {printed}" in text.partition("##")[0]
+
+
+def write_partial(place, one, score, epochs=7):
+    training = {"epochs": epochs, "best_epoch": 1, "evaluation_batches": 10}
+    training.update(seconds_per_evaluation=2.0, cpu_seconds_per_epoch=1.0)
+    write_made_up(place, one, score, partial=True, training=training)
+
+
+def test_trainings_that_have_not_ended_are_labelled_everywhere(place):
+    write_partial(place, beauty("GLINTRU"), 0.3)
+    write_partial(place, beauty("SASRec"), 0.3)
+    write_made_up(place, beauty("GRU4Rec"), 0.2)
+    text = write_report(place, "table2")
+    head = text.partition("##")[0]
+    assert "have not ended" in head and "SASRec (7 of 200 epochs); GLINTRU (7 of 200 epochs)" in head
+    assert "## GLINTRU (7 of 200 epochs) against the others" in text
+    lines = [line for line in text.splitlines() if line.startswith(("| GLINTRU", "| SASRec"))]
+    assert len(lines) == 12 and all("(7 of 200 epochs) |" in line for line in lines)
+    assert "| - (1.0) | 2.00 (-) | 200.0 |" in text  # of the costs, those that are there
+    write_partial(place, beauty("GLINTRU", 667), 0.3, epochs=9)
+    assert "GLINTRU (7 to 9 of 200 epochs)" in write_report(place, "table2")
+
+
+def test_means_are_of_trainings_that_have_ended(place):
+    write_made_up(place, beauty("GLINTRU"), 0.3)
+    write_partial(place, beauty("GLINTRU", 667), 0.1)
+    text = write_report(place, "table2")
+    assert "| GLINTRU | 1 | 0.4500 |" in text and "have not ended" not in text
+    assert "Left out: GLINTRU, seed 667, 7 of 200 epochs." in text
+
+
+# ---------------------------------------------------------------------------------------------------------- pictures
+
+
 @pytest.mark.parametrize("name", ["table2", "table9", "figure2", "figure3", "figure5", "figure6"])
 def test_pictures(name, place):
     pytest.importorskip("matplotlib")
     pytest.importorskip("adjustText")
     for variant in grids.variants(name, ["GLINTRU", "SASRec"]):
         for one in grids.cells(variant, "amazon-beauty", "amazon-beauty", [666]):
-            write_made_up(place, one, 0.29)
-    text = report.write(
-        name, "amazon-beauty", "amazon-beauty", {}, place, grids.variants(name, ["GLINTRU", "SASRec"]), [666]
-    )
+            (write_partial if variant.model == "SASRec" else write_made_up)(place, one, 0.29)
+    text = write_report(place, name, seeds=[666], models=["GLINTRU", "SASRec"])
     picture = place.store.folder / f"{name}-amazon-beauty.png"
     assert picture.read_bytes().startswith(b"\x89PNG") and f"]({picture.name})" in text
+    missing = write_report(place, name, seeds=[666], models=["GLINTRU", "SASRec"], reading="validation_fixed")
+    assert "No result has this reading." in missing
+
+
+def test_pictures_say_which_trainings_have_not_ended(place):
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    pytest.importorskip("adjustText")
+    for value in (16, 32):
+        write_partial(place, beauty("GLINTRU", hidden_size=value, embedding_size=value), 0.3)
+    variants = grids.variants("figure5", ["GLINTRU"], [16, 32])
+    rows, _ = collect("figure5", variants, "amazon-beauty", "amazon-beauty", [666], {}, place.store)
+    for drawn in (figures._curves(pyplot, rows, "fixed", "", ""), figures._scatter(pyplot, rows, "fixed", "")):
+        texts = [text.get_text() for axes in drawn.axes for text in axes.texts]
+        assert any("7 of 200 epochs" in text for text in texts)
+        pyplot.close(drawn)
+
+
+def test_without_matplotlib_a_line_says_how_to_get_it(place, monkeypatch, capsys):
+    monkeypatch.setattr(figures.importlib.util, "find_spec", lambda name: None if name == "adjustText" else name)
+    write_made_up(place, beauty("GLINTRU"), 0.3)
+    assert "![" not in write_report(place, "table2")
+    assert capsys.readouterr().err == "no picture without adjustText: pip install '.[bench]'\n"
+
+
+# ----------------------------------------------------------------------------------------------------- other tables
 
 
 def test_table_1_counts_as_recbole_does(workplace, place):

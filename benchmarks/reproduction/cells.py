@@ -50,8 +50,9 @@ class Cell:
         return {**_protocol(self.protocol, self.model), **dict(self.changes), "seed": self.seed}
 
     def digest(self) -> str:
-        """Eight characters that differ where the settings do."""
-        text = json.dumps([self.dataset, self.model, self.settings()], sort_keys=True, default=str)
+        """Eight characters that differ where the settings do, the model's own defaults among them."""
+        settings = {**_model_defaults(self.model), **self.settings()}
+        text = json.dumps([self.dataset, self.model, settings], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
@@ -72,7 +73,17 @@ def _model_defaults(model: str) -> dict[str, Any]:
     entry = plugin.announced_models().get(model)
     package = entry.value.partition(":")[0].partition(".")[0] if entry else "recbole"
     file = plugin.properties(package) / "model" / f"{model}.yaml"
-    return (yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None) or {}
+    return _with_numbers((yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None) or {})
+
+
+def _with_numbers(value: Any) -> Any:
+    """RecBole reads `1e-12` as a number, YAML 1.1 as text."""
+    if isinstance(value, dict):
+        return {key: _with_numbers(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_with_numbers(one) for one in value]
+    is_number = isinstance(value, str) and re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+", value)
+    return float(value) if is_number else value
 
 
 @dataclass
@@ -89,29 +100,30 @@ class Result:
 
 
 class Store:
-    """The results, a JSON file and a compressed array file for each cell: `<folder>/cells/<dataset>/<name>.*`."""
+    """The results, a JSON file and a compressed array file for each cell: `<folder>/cells/<dataset>/<name>.*`.
+
+    Those of a cell whose training goes on, records with `partial`, are named `<name>.partial.*`.
+    """
 
     def __init__(self, folder: Path = RESULTS):
         self.folder = Path(folder)
 
-    def file(self, of: Cell) -> Path:
-        return self.folder / "cells" / of.dataset / f"{of.name}.json"
+    def file(self, of: Cell, partial: bool = False) -> Path:
+        return self.folder / "cells" / of.dataset / f"{of.name}{'.partial' if partial else ''}.json"
 
-    def read(self, of: Cell) -> Optional[Result]:
-        """The result of a cell, None if there is none.
+    def read(self, of: Cell, partial: bool = False) -> Optional[Result]:
+        """The result of a cell, None if there is none; with `partial`, one of a training that goes on will do.
 
         Raises:
             Stale: it was run with other settings.
         """
         file = self.file(of)
+        if partial and not file.is_file():
+            file = self.file(of, partial=True)
         if not file.is_file():
             return None
         record = json.loads(file.read_text(encoding="utf-8"))
-        now = json.loads(json.dumps(of.settings(), default=str))
-        was = record["settings"]
-        for key in sorted({*now, *was}):
-            if now.get(key) != was.get(key):
-                raise Stale(f"{file} was run with {key}={was.get(key)!r}, and {key}={now.get(key)!r} now.")
+        _check_settings(file, of, record)
         ranks = file.with_suffix(".npz")
         if not ranks.is_file():
             return Result(record)
@@ -120,14 +132,36 @@ class Store:
 
     def write(self, of: Cell, result: Result) -> None:
         """Write a result whole or not at all: the JSON file, which makes a cell done, comes last."""
-        file = self.file(of)
+        partial = bool(result.record.get("partial"))
+        file = self.file(of, partial)
         file.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = file.with_name(f".{of.name}.npz")
+        unfinished = file.with_name(f".{file.stem}.npz")
         np.savez_compressed(unfinished, **result.ranks)
         unfinished.replace(file.with_suffix(".npz"))
-        unfinished = file.with_name(f".{of.name}.json")
+        unfinished = file.with_name(f".{file.name}")
         unfinished.write_text(_in_lines(result.record), encoding="utf-8")
         unfinished.replace(file)
+        if not partial:
+            self.remove(of, partial=True)
+
+    def remove(self, of: Cell, partial: bool = False) -> None:
+        """Remove a result if there is one."""
+        file = self.file(of, partial)
+        for one in (file, file.with_suffix(".npz")):
+            one.unlink(missing_ok=True)
+
+
+def _check_settings(file: Path, of: Cell, record: dict[str, Any]) -> None:
+    """Compare what was run with what would be: the settings above the model's defaults, and these defaults.
+
+    Defaults that have come into being since are not compared: what they set was not there to be set.
+    """
+    settings, defaults = json.loads(json.dumps([of.settings(), _model_defaults(of.model)], default=str))
+    configured = record.get("configuration", {})
+    now, was = {**defaults, **settings}, {**configured, **record["settings"]}
+    for key in sorted({*settings, *record["settings"], *(defaults.keys() & configured.keys())}):
+        if now.get(key) != was.get(key):
+            raise Stale(f"{file} was run with {key}={was.get(key)!r}, and {key}={now.get(key)!r} now.")
 
 
 def _in_lines(record: dict[str, Any]) -> str:

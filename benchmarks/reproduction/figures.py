@@ -1,6 +1,8 @@
 """The pictures, by matplotlib and adjustText; without these there are none."""
 
 import importlib.util
+import math
+import sys
 from pathlib import Path
 
 from measure.plots import label_points, plain_numbers
@@ -13,7 +15,9 @@ VARIED = {"layers": "layers", "kernel": "kernel size", "width": "hidden size"}
 
 def draw(experiment: grids.Experiment, rows: list[Row], reading: str, label: str, title: str, file: Path) -> bool:
     """Draw what the experiment varies, and say whether there is a picture now."""
-    if any(importlib.util.find_spec(name) is None for name in ("matplotlib", "adjustText")):
+    missing = [name for name in ("matplotlib", "adjustText") if importlib.util.find_spec(name) is None]
+    if missing:
+        print(f"no picture without {' and '.join(missing)}: pip install '.[bench]'", file=sys.stderr)
         return False
     import matplotlib
 
@@ -22,8 +26,13 @@ def draw(experiment: grids.Experiment, rows: list[Row], reading: str, label: str
 
     if experiment.kind in VARIED:
         figure = _curves(pyplot, rows, reading, label, VARIED[experiment.kind])
+    elif experiment.kind == "mixing":
+        figure = _mixing(pyplot, rows[0])
     else:
-        figure = {"models": _scatter, "mixing": _mixing}.get(experiment.kind, _bars)(pyplot, rows, reading, label)
+        rows = [row for row in rows if all(row.values(reading, metric) for metric in grids.METRICS)]
+        if not rows:
+            return False
+        figure = {"models": _scatter}.get(experiment.kind, _bars)(pyplot, rows, reading, label)
     figure.suptitle(title)
     figure.tight_layout()
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -37,20 +46,23 @@ def _scatter(pyplot, rows, reading, label):
     figure, axes = pyplot.subplots(figsize=(8, 5.5))
     points = {}
     for row in rows:
-        memory = row.one()["peak_memory_MiB"] or 0
+        memory = 0 if math.isnan(row.peak_memory()) else row.peak_memory()
         seconds, score = row.training("cpu_seconds_per_epoch"), row.mean(reading, "NDCG@10")
         if row.one()["device"]["type"] == "cuda":
             seconds = row.training("seconds_per_epoch")
+        if math.isnan(seconds):
+            continue
         ours = row.variant.model == "GLINTRU"
         axes.scatter(seconds, score, s=20 + memory / 5, alpha=0.6, color="tab:red" if ours else "tab:blue")
-        points[f"{row.variant.model}, {memory:,.0f} MiB"] = (seconds, score)
+        points[f"{row.label}, {memory:,.0f} MiB"] = (seconds, score)
     axes.set_xscale("log")
     axes.margins(0.1, 0.15)
     plain_numbers(axes.xaxis)
     axes.set_xlabel("seconds an epoch (of CPU time without a GPU); area: peak memory")
     axes.set_ylabel(f"NDCG@10, {label}")
     axes.grid(alpha=0.3)
-    label_points(axes, points)
+    if points:
+        label_points(axes, points)
     return figure
 
 
@@ -79,7 +91,7 @@ def _curves(pyplot, rows, reading, label, what):
         "ms a test batch": lambda row: (
             1000 * row.training("seconds_per_evaluation") / row.training("evaluation_batches")
         ),
-        "peak MiB": lambda row: row.one()["peak_memory_MiB"] or float("nan"),
+        "peak MiB": Row.peak_memory,
     }
     figure, panels = pyplot.subplots(2, 3, figsize=(12, 7))
     models = dict.fromkeys(row.variant.model for row in rows)
@@ -87,6 +99,9 @@ def _curves(pyplot, rows, reading, label, what):
         for model in models:
             own = sorted((row for row in rows if row.variant.model == model), key=lambda row: row.variant.value)
             axes.plot([row.variant.value for row in own], [value(row) for row in own], marker="o", label=model)
+            for row in own:
+                if row.so_far() and not math.isnan(value(row)):
+                    axes.annotate(row.so_far(), (row.variant.value, value(row)), fontsize="x-small")
         axes.set_title(f"{name}, {label}" if name in grids.METRICS else name, fontsize="small")
         axes.set_xticks(sorted({row.variant.value for row in rows}))
         axes.grid(alpha=0.3)
@@ -95,15 +110,16 @@ def _curves(pyplot, rows, reading, label, what):
     return figure
 
 
-def _mixing(pyplot, rows, reading, label):
+def _mixing(pyplot, row):
     """The two weights after every epoch, of the first seed."""
-    record = rows[0].one()
+    record = row.one()
     weights = [record["mixing_at_start"], *(epoch["mixing"] for epoch in record["epochs"])]
     figure, axes = pyplot.subplots(figsize=(7, 4))
     for block in range(len(weights[0])):
         suffix = f", block {block + 1}" if len(weights[0]) > 1 else ""
         for number, expert in enumerate(("dense selective GRU", "linear attention")):
             axes.plot([at[block][number] for at in weights], label=expert + suffix)
+    axes.set_title(row.so_far(), fontsize="small")
     axes.set_xlabel("epoch")
     axes.set_ylabel("mixing weight")
     axes.legend()

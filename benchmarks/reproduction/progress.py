@@ -18,7 +18,9 @@ from typing import Any, Callable, Optional
 import numpy as np
 import torch
 
+from recbole_glintru.launch.errors import UserError
 from recbole_glintru.layers.glintru_block import ExpertMixing
+from reproduction import surroundings
 
 
 class Interrupted(Exception):
@@ -72,7 +74,9 @@ class Progress:
 
     Attributes:
         records: `epochs`, a list of what each came to; `best`, the validation metrics of the best one, and
-            `best_epoch`, counted from 1; `interruptions`, how often the training was resumed; `finished`.
+            `best_epoch`, counted from 1; `interruptions`, how often the training was resumed; `finished`;
+            `package`, the code that began it; `peak_memory_MiB` of training and validation; `threads`, with which a
+            resumed training goes on, for another number would add floating-point numbers in another order.
     """
 
     def __init__(self, trainer, train_data, folder: Path, stop: Callable[[], bool] = lambda: False):
@@ -84,22 +88,29 @@ class Progress:
             "interruptions": 0,
             "finished": False,
             "mixing_at_start": _mixing(trainer.model),
+            "package": surroundings.package(),  # now: while the training runs, the checkout may change
+            "peak_memory_MiB": None,
+            "threads": torch.get_num_threads(),
         }
         trainer.saved_model_file = str(folder / "best.pth")
         self._seconds: dict[str, float] = {}
         trainer._train_epoch = self._timed("training", trainer._train_epoch)
         trainer._valid_epoch = self._timed("validation", self._keeping_result(trainer._valid_epoch))
 
-    def run(self, valid_data) -> None:
-        """Train to the end, from the last epoch on disk if there is one.
+    def run(self, valid_data, only_load: bool = False) -> None:
+        """Train to the end, from the last epoch on disk if there is one; or load that epoch alone.
 
         Raises:
             Interrupted: `stop` said so.
+            UserError: there is no epoch to load.
         """
         epoch = latest(self.folder)
         if epoch is not None:
             self._resume(epoch)
-        if not self.records["finished"]:
+        elif only_load:
+            raise UserError("no epoch of it is done yet.")
+        if not self.records["finished"] and not only_load:
+            self.records["interruptions"] += epoch is not None
             self.trainer.fit(self.train_data, valid_data, callback_fn=self._epoch_done)
 
     def _timed(self, name, function):
@@ -132,6 +143,8 @@ class Progress:
         if trainer.cur_step == 0:
             self.records["best"] = {key: float(value) for key, value in self._valid_result.items()}
             self.records["best_epoch"] = epoch + 1
+        memory = (self.records.get("peak_memory_MiB"), surroundings.peak_memory(trainer.device))
+        self.records["peak_memory_MiB"] = max((one for one in memory if one is not None), default=None)
         self.records["finished"] = trainer.cur_step > trainer.stopping_step or epoch + 1 >= trainer.epochs
         self._save(epoch)
         if self.stop() and not self.records["finished"]:
@@ -151,7 +164,7 @@ class Progress:
 
     def _resume(self, epoch: Path) -> None:
         self.records = json.loads((epoch / "records.json").read_text(encoding="utf-8"))
-        self.records["interruptions"] += not self.records["finished"]
+        torch.set_num_threads(self.records.setdefault("threads", torch.get_num_threads()))
         self.trainer.resume_checkpoint(epoch / "checkpoint.pth")
         self.trainer.saved_model_file = str(self.folder / "best.pth")
         shutil.copyfile(epoch / "best.pth", self.trainer.saved_model_file)

@@ -2,17 +2,28 @@
 
 import math
 import re
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
-from reproduction import figures, grids, progress, significance
+from reproduction import comparisons, figures, grids, progress
 from reproduction.cells import Cell
-from reproduction.rows import Row, collect
+from reproduction.markdown import number, percent, plus_minus, table
+from reproduction.rows import Row, collect, other_data
 from reproduction.running import READINGS, folder_of
 from reproduction.scheduling import Place
 
-REFERENCES = {"models": "GLINTRU", "parts": "default", "activations": "silu"}  # the row that the others are set against
+REFERENCES = {
+    "models": "GLINTRU",
+    "parts": "default",
+    "variations": "default",
+    "activations": "silu",
+}  # the variant that the others are set against
+SAME_VALUE = ("kernel", "width")  # kinds of experiments where models are compared at each value
+COSTS = {  # of the paper's table -> ours, in the same unit
+    "inference_ms": lambda row: _milliseconds_per_batch(row),
+    "training_s_per_epoch": lambda row: row.training("seconds_per_epoch"),
+    "gpu_memory_GB": lambda row: row.peak_memory() / 1024 if row.one()["device"]["type"] == "cuda" else math.nan,
+}
 
 
 def write(
@@ -37,15 +48,21 @@ def write(
     if not rows:
         return f"# {title}\n\nNo results yet.\n" + "".join(f"\n{note}\n" for note in notes)
     labels = named_readings(rows[0])
-    blocks = [f"# {title}", _introduction(rows, labels, reading, protocol, changes)]
+    blocks = [
+        f"# {title}",
+        "\n\n".join([_introduction(rows, labels, reading, protocol, changes), *_head(rows, protocol)]),
+    ]
     blocks += [accuracy(rows, reading, labels)]
-    reference = next((row for row in rows if row.label == REFERENCES.get(experiment.kind)), None)
+    reference = next((row for row in rows if row.variant.label == REFERENCES.get(experiment.kind)), None)
     if reference is not None and len(rows) > 1:
-        blocks.append(comparisons(rows, reference, reading, labels))
-    blocks += [every_reading(rows, labels), costs(rows), *notes]
+        blocks.append(comparisons.against_one(rows, reference, reading, labels))
+    if experiment.kind in SAME_VALUE:
+        what = figures.VARIED[experiment.kind]
+        blocks.append(comparisons.at_each_value(rows, "GLINTRU", what, reading, labels))
+    blocks += [comparisons.every_reading(rows, labels), costs(rows), *notes]
     if missing:
         blocks.append(f"No results yet: {', '.join(missing)}.")
-    file = report_file(store.folder, name, dataset, changes)
+    file = report_file(store.folder, name, dataset, changes, variants, reading)
     if figures.draw(experiment, rows, reading, labels[reading], title, file.with_suffix(".png")):
         blocks.insert(2, f"![{title}]({file.with_suffix('.png').name})")
     text = "\n\n".join(block for block in blocks if block) + "\n"
@@ -74,22 +91,20 @@ def efficiency_in_the_paper() -> str:
     return "\n\n".join(blocks)
 
 
-def report_file(folder: Path, name: str, dataset: str, changes: dict[str, Any]) -> Path:
-    settings = "".join(f",{key}={value}" for key, value in sorted(changes.items()))
-    return Path(folder, re.sub(r"[^\w.,=+-]", "", f"{name}-{dataset}{settings}.md"))
+def report_file(
+    folder: Path, name: str, dataset: str, changes: dict[str, Any], variants: list[grids.Variant], reading: str
+) -> Path:
+    """Another file for whatever the user has asked for that changes its figures."""
+    own = {f"{variant.model}.{key}": value for variant in variants for key, value in variant.own.items()}
+    words = [f"{key}={value}" for settings in (changes, own) for key, value in sorted(settings.items())]
+    words += [f"reading={reading}"] if reading != "fixed" else []
+    return Path(folder, re.sub(r"[^\w.,=+-]", "", ",".join([f"{name}-{dataset}", *words]) + ".md"))
 
 
 def named_readings(row: Row) -> dict[str, str]:
     """Reading -> its name, with the protocol's mode of evaluation in it."""
     mode = row.one()["mode"]
     return {key: text.format(mode=mode, number=mode.lstrip("uniop")) for key, text in READINGS.items()}
-
-
-def table(head: Iterable[str], lines: Iterable[Iterable[str]]) -> str:
-    """A Markdown table; the first column is text, the others are numbers."""
-    head = list(head)
-    rule = "|---|" + "---:|" * (len(head) - 1)
-    return "\n".join([f"| {' | '.join(head)} |", rule, *(f"| {' | '.join(line)} |" for line in lines)])
 
 
 def _introduction(rows, labels, reading, protocol, changes) -> str:
@@ -104,6 +119,13 @@ def _introduction(rows, labels, reading, protocol, changes) -> str:
     )
 
 
+def _head(rows: list[Row], protocol: str) -> list[str]:
+    """What has to be known before the figures are read."""
+    unended = [row.label for row in rows if row.so_far()]
+    lines = [f"These trainings have not ended, and their best epoch so far is tested: {'; '.join(unended)}."]
+    return (lines if unended else []) + other_data(rows, protocol)
+
+
 def _device(described: dict[str, Any]) -> str:
     threads = described.get("threads")
     return described["name"] + (f", {threads} thread{'s' * (threads > 1)}" if threads else "")
@@ -111,136 +133,62 @@ def _device(described: dict[str, Any]) -> str:
 
 def accuracy(rows: list[Row], reading: str, labels: dict[str, str]) -> str:
     """Ours and, where the paper has figures, the paper's and the relative difference."""
-    metrics = [metric for metric in grids.METRICS if metric.lower() in rows[0].one()["readings"][reading]]
+    metrics = [metric for metric in grids.METRICS if any(row.values(reading, metric) for row in rows)]
+    if not metrics:
+        return f"## Accuracy: {labels[reading]}\n\nNo result has this reading."
     printed = any(metric in row.paper for row in rows for metric in metrics)
     head = ["", "seeds"]
     for metric in metrics:
         head += [metric, "paper", "difference"] if printed else [metric]
     lines = []
     for row in rows:
-        line = [row.label, str(len(row.results))]
+        line = [row.label, str(len(row.values(reading, metrics[0])))]
         for metric in metrics:
-            line.append(_plus_minus(row.mean(reading, metric), row.deviation(reading, metric)))
+            line.append(plus_minus(row.mean(reading, metric), row.deviation(reading, metric)))
             if printed:
-                line += [_number(row.paper.get(metric)), _percent(row.difference(reading, metric))]
+                line += [number(row.paper.get(metric)), percent(row.difference(reading, metric))]
         lines.append(line)
     return f"## Accuracy: {labels[reading]}\n\n{table(head, lines)}"
 
 
-def comparisons(rows: list[Row], reference: Row, reading: str, labels: dict[str, str]) -> str:
-    """The reference's rank, its margin over each of the others, and p of both tests."""
-    metrics = grids.METRICS
-    places = [
-        f"{1 + sum(row.mean(reading, metric) > reference.mean(reading, metric) for row in rows)} by {metric}"
-        for metric in metrics
-    ]
-    head = ["against"]
-    for metric in metrics:
-        head += [f"{metric}: margin", "paper's", "p users", "p seeds"]
-    lines, alike = [], True
-    for row in rows:
-        if row is reference:
-            continue
-        line = [row.label]
-        for metric in metrics:
-            p_users, same = significance.over_users(reference.results, row.results, reading, metric)
-            alike = alike and (same or p_users is None)
-            printed = reference.paper[metric] / row.paper[metric] - 1 if metric in row.paper else None
-            line += [
-                _percent(_margin(reference, row, reading, metric)),
-                _percent(printed),
-                _p(p_users),
-                _p(significance.over_seeds(reference.results, row.results, reading, metric)),
-            ]
-        lines.append(line)
-    text = (
-        f"## {reference.label} against the others: {labels[reading]}\n\nRank of {len(rows)}: {', '.join(places)}. "
-        "Margins are relative to the other, p of two-sided paired t-tests, over users (each user's mean over the "
-        "common seeds) and over seeds; - where there is nothing to test: one seed, or a reading without fixed "
-        f"candidates.\n\n{table(head, lines)}"
-    )
-    return text if alike else text + "\n\nNot all had the same candidates: p over users is of unlike draws."
-
-
-def _margin(reference: Row, row: Row, reading: str, metric: str) -> Optional[float]:
-    theirs = row.mean(reading, metric)
-    return reference.mean(reading, metric) / theirs - 1 if theirs else None
-
-
-def every_reading(rows: list[Row], labels: dict[str, str]) -> str:
-    """A table for each metric, and which reading the paper's figures are nearest to."""
-    blocks = ["## Every reading"]
-    for metric in grids.METRICS:
-        printed = any(metric in row.paper for row in rows)
-        head = [metric, *labels.values(), *(["paper"] if printed else [])]
-        lines = [
-            [row.label, *(_number(row.mean(reading, metric)) for reading in labels)]
-            + ([_number(row.paper.get(metric))] if printed else [])
-            for row in rows
-        ]
-        blocks.append(table(head, lines))
-    others = [row for row in rows if row.paper and row.variant.model != "GLINTRU" and grids.METRICS[0] in row.paper]
-    if others:
-        lines = []
-        for reading, label in labels.items():
-            found = [row.difference(reading, metric) for row in others for metric in grids.METRICS]
-            mean = sum(found) / len(found)
-            distance = sum(map(abs, found)) / len(found)
-            lines.append([label, _percent(mean), _percent(distance).lstrip("+")])
-        blocks.append(
-            "From the paper's figures, over the three metrics and all models but GLINT-RU "
-            f"({', '.join(row.label for row in others)}):"
-        )
-        blocks.append(table(["reading", "mean difference", "mean distance"], lines))
-    return "\n\n".join(blocks)
-
-
 def costs(rows: list[Row]) -> str:
-    """Parameters, epochs, times and memory; the paper's where the table is about them."""
-    printed = [key for key in rows[0].paper if key not in grids.METRICS]
+    """Parameters, epochs, times and memory; the paper's, and the difference from it, where the table is about them."""
+    printed = [key for key in rows[0].paper if key in COSTS]
     head = ["", "parameters", "epochs (best)", "s an epoch (CPU s)", "s a test pass (CPU s)", "ms a batch of it"]
     devices = {_device(row.one()["device"]) for row in rows}
     head += ["peak MiB", "savings", *(["run on"] if len(devices) > 1 else [])]
-    head += [f"paper: {key.replace('_', ' ')}" for key in printed]
+    for key in printed:
+        head += [f"paper: {key.replace('_', ' ')}", "difference"]
     lines = []
     for row in rows:
-        record = row.one()
-        memory = [result.record["peak_memory_MiB"] for result in row.results.values()]
-        lines.append(
-            [
-                row.label,
-                f"{record['parameters']:,}",
-                f"{row.training('epochs'):.0f} ({row.training('best_epoch'):.0f})",
-                f"{row.training('seconds_per_epoch'):.1f} ({row.training('cpu_seconds_per_epoch'):.1f})",
-                f"{row.training('seconds_per_evaluation'):.2f} ({row.training('cpu_seconds_per_evaluation'):.2f})",
-                f"{1000 * row.training('seconds_per_evaluation') / row.training('evaluation_batches'):.1f}",
-                f"{max(memory):.0f}" if None not in memory else "-",
-                record["savings"],
-                *([_device(record["device"])] if len(devices) > 1 else []),
-                *(_number(row.paper.get(key), 2) for key in printed),
-            ]
-        )
+        record, mean = row.one(), row.training
+        line = [
+            row.label,
+            f"{record['parameters']:,}",
+            f"{number(mean('epochs'), 0)} ({number(mean('best_epoch'), 0)})",
+            f"{number(mean('seconds_per_epoch'), 1)} ({number(mean('cpu_seconds_per_epoch'), 1)})",
+            f"{number(mean('seconds_per_evaluation'), 2)} ({number(mean('cpu_seconds_per_evaluation'), 2)})",
+            number(_milliseconds_per_batch(row), 1),
+            number(row.peak_memory(), 0),
+            record["savings"],
+            *([_device(record["device"])] if len(devices) > 1 else []),
+        ]
+        for key in printed:
+            paper = row.paper.get(key)
+            line += [number(paper, 2), percent(COSTS[key](row) / paper - 1 if paper else None)]
+        lines.append(line)
+    compared = (
+        " The paper's are of an unnamed GPU: a difference of times is one of machines too, and memory is compared on a "
+        "GPU alone, GiB with its GB."
+    )
     return (
         "## Cost\n\nMedians over the epochs of a run, data loading included; where other work ran beside it, the CPU "
         "seconds are the better measure. A test pass ranks every user's target among the protocol's candidates. Peak "
         "memory is the process's on a CPU, data included, and the tensors' on a GPU. Savings "
-        f"of RecBole's own models are exact: `recbole_glintru/accelerate.py`.\n\n{table(head, lines)}"
+        f"of RecBole's own models are exact: `recbole_glintru/accelerate.py`.{compared if printed else ''}"
+        f"\n\n{table(head, lines)}"
     )
 
 
-def _number(value: Optional[float], digits: int = 4) -> str:
-    return "-" if value is None or math.isnan(value) else f"{value:.{digits}f}"
-
-
-def _plus_minus(mean: float, deviation: Optional[float]) -> str:
-    return _number(mean) if deviation is None else f"{_number(mean)} ± {deviation:.4f}"
-
-
-def _percent(value: Optional[float]) -> str:
-    return "-" if value is None or math.isnan(value) else f"{100 * value:+.1f} %"
-
-
-def _p(value: Optional[float]) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.3f}" if value >= 0.001 else f"{value:.0e}"
+def _milliseconds_per_batch(row: Row) -> float:
+    return 1000 * row.training("seconds_per_evaluation") / row.training("evaluation_batches")

@@ -2,11 +2,14 @@
 
 import math
 import statistics
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
 from reproduction import grids
 from reproduction.cells import Result, Stale, Store
+
+COUNTED = ("users", "items", "interactions")  # as in Table 1, and in a result, there without RecBole's padding
 
 
 @dataclass
@@ -25,12 +28,19 @@ class Row:
     results: dict[int, Result] = field(default_factory=dict)
     paper: dict[str, float] = field(default_factory=dict)
 
-    def values(self, reading: str, metric: str) -> list[float]:
-        """One for each seed. RecBole's metrics under the names of the table: it writes them in lower case."""
-        return [result.record["readings"][reading][metric.lower()] for result in self.results.values()]
+    def values(self, reading: str, metric: str, seeds: Optional[Iterable[int]] = None) -> list[float]:
+        """One for each seed that has the reading. RecBole's metrics, which it writes in lower case and rounds.
 
-    def mean(self, reading: str, metric: str) -> float:
-        values = self.values(reading, metric)
+        Args:
+            seeds: those alone.
+        """
+        chosen = self.results.values() if seeds is None else (self.results[seed] for seed in seeds)
+        found = ((result.record["readings"].get(reading) or {}).get(metric.lower()) for result in chosen)
+        return [value for value in found if value is not None]
+
+    def mean(self, reading: str, metric: str, seeds: Optional[Iterable[int]] = None) -> float:
+        """NaN of no seed."""
+        values = self.values(reading, metric, seeds)
         return statistics.mean(values) if values else math.nan
 
     def deviation(self, reading: str, metric: str) -> Optional[float]:
@@ -40,40 +50,93 @@ class Row:
 
     def difference(self, reading: str, metric: str) -> Optional[float]:
         """From the paper's figure, relative to it."""
-        if metric not in self.paper or not self.results:
+        if metric not in self.paper or not self.values(reading, metric):
             return None
         return self.mean(reading, metric) / self.paper[metric] - 1
 
     def training(self, key: str) -> float:
-        """The mean over the seeds of what a result says of its training."""
-        values = [result.record["training"][key] for result in self.results.values()]
+        """The mean over the seeds of what a result says of its training; NaN if none says it."""
+        records = [result.record["training"] for result in self.results.values()]
+        values = [record[key] for record in records if record.get(key) is not None]
         return statistics.mean(values) if values else math.nan
+
+    def peak_memory(self) -> float:
+        """The largest of the seeds, MiB; NaN if one does not say it."""
+        values = [result.record.get("peak_memory_MiB") for result in self.results.values()]
+        return math.nan if None in values else max(values)
 
     def one(self) -> dict[str, Any]:
         """The record of the first seed, for what all have in common."""
         return next(iter(self.results.values())).record
 
+    def so_far(self) -> str:
+        """`7 of 200 epochs` where the trainings have not ended, otherwise empty."""
+        records = [result.record for result in self.results.values() if result.record.get("partial")]
+        if not records:
+            return ""
+        epochs = [record["training"]["epochs"] for record in records]
+        done = f"{min(epochs)} to {max(epochs)}" if min(epochs) < max(epochs) else str(epochs[0])
+        return f"{done} of {records[0]['settings']['epochs']} epochs"
+
 
 def collect(
     name: str, variants: list[grids.Variant], dataset: str, protocol: str, seeds: list[int], changes, store: Store
 ) -> tuple[list[Row], list[str]]:
-    """The rows, and notes on the results that are left out because they were run with other settings."""
+    """The rows, and notes on the results that are left out: run with other settings, or not as far as others.
+
+    A training that has not ended stands for its variant only where none of the variant's has: a mean of both would be
+    neither.
+    """
     rows, notes = [], []
     for variant in variants:
-        parts = [variant.label] if variant.value is None or variant.label == str(variant.value) else []
-        parts = parts or [variant.label, str(variant.value)]
-        parts += [f"{key}={value}" for key, value in variant.own.items()]
-        row = Row(", ".join(parts), variant, paper=_printed(name, protocol, variant))
+        row = Row(_label(variant), variant, paper=_printed(name, protocol, variant))
         for cell in grids.cells(variant, dataset, protocol, seeds, changes):
             try:
-                result = store.read(cell)
+                result = store.read(cell, partial=True)
             except Stale as error:
                 notes.append(f"Left out: {error}")
                 continue
             if result is not None:
                 row.results[cell.seed] = result
+        ended = {seed: result for seed, result in row.results.items() if not result.record.get("partial")}
+        if ended and len(ended) < len(row.results):
+            unended = Row(row.label, variant, {seed: row.results[seed] for seed in row.results if seed not in ended})
+            notes.append(f"Left out: {row.label}, seed {', '.join(map(str, unended.results))}, {unended.so_far()}.")
+            row.results = ended
+        if row.so_far():
+            row.label += f" ({row.so_far()})"
         rows.append(row)
     return rows, notes
+
+
+def other_data(rows: list[Row], protocol: str) -> list[str]:
+    """What there is to say of data that the paper's figures are not of: a count is more than 1 % off Table 1's."""
+    if protocol not in grids.PAPER["table1"] or not any(row.paper for row in rows):
+        return []
+    printed = dict(zip(grids.PAPER["table1"]["columns"], grids.PAPER["table1"][protocol]))
+    paddings = {"users": 1, "items": 1, "interactions": 0}  # the paper counts RecBole's padding user and item
+    counts = {
+        tuple(result.record[key] for key in COUNTED)
+        for row in rows
+        for result in row.results.values()
+        if all(key in result.record for key in COUNTED)
+    }
+    return [
+        f"The data differs from the paper's: {_counts(own)}; Table 1 of the paper: "
+        f"{_counts(printed[key] for key in COUNTED)}, with RecBole's padding. So its figures are of other data."
+        for own in sorted(counts)
+        if any(abs(value / (printed[key] - paddings[key]) - 1) > 0.01 for key, value in zip(COUNTED, own))
+    ]
+
+
+def _counts(values: Iterable[int]) -> str:
+    return ", ".join(f"{value:,} {key}" for key, value in zip(COUNTED, values))
+
+
+def _label(variant: grids.Variant) -> str:
+    parts = [variant.label] if variant.value is None or variant.label == str(variant.value) else []
+    parts = parts or [variant.label, str(variant.value)]
+    return ", ".join(parts + [f"{key}={value}" for key, value in variant.own.items()])
 
 
 def _printed(name: str, protocol: str, variant: grids.Variant) -> dict[str, float]:

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import datetime
+import json
 import os
 import statistics
 import time
@@ -27,12 +28,17 @@ FOLDERS = ("data_path", "checkpoint_dir")  # the machine's, not the cell's
 CANDIDATES_SEED = 2025
 # Key in a result -> what it is. `{mode}` is the protocol's mode of evaluation, `{number}` its number of candidates.
 READINGS = {
-    "validation": "validation {mode}",
+    "validation": "validation {mode}, best of all epochs' draws",
+    "validation_fixed": "validation {mode}, fixed draw",
     "test": "test {mode}, RecBole's draw",
     "fixed": "test {mode}, fixed draw",
+    "unseen": "test {mode}, fixed draw outside the history",
     "uniform": "test uni{number}, fixed draw",
     "full": "test, full ranking",
 }
+
+
+OF_THE_TRAINING = ("package", "peak_memory_MiB")  # in a result
 
 
 def folder_of(cell: Cell, scratch: Path) -> Path:
@@ -46,8 +52,13 @@ def run(
     scratch: Path,
     data_path: Optional[Path] = None,
     stop: Callable[[], bool] = lambda: False,
+    partial: bool = False,
 ) -> None:
     """Train, test and write the result; what another process had begun is carried on.
+
+    Args:
+        stop: asked after each epoch whether to end.
+        partial: train no epoch, but test the best of those that are done; the training can go on afterwards.
 
     Raises:
         UserError: the data is missing, or RecBole or the model refuses a setting.
@@ -65,11 +76,15 @@ def run(
             def configuration(**changes):
                 return merged_settings(cell.model, cell.dataset, files, {**above, **changes})
 
-            result = _train_and_test(cell, folder, configuration, stop)
+            result = _train_and_test(cell, folder, configuration, stop, partial)
+    file = store.file(cell)
+    if file.is_file():  # tested again: what the epochs did not leave behind
+        before = json.loads(file.read_text(encoding="utf-8"))
+        result.record.update({key: before.get(key) for key in OF_THE_TRAINING if result.record[key] is None})
     store.write(cell, result)
 
 
-def _train_and_test(cell, folder, configuration, stop) -> Result:
+def _train_and_test(cell, folder, configuration, stop, partial) -> Result:
     from recbole.data import create_dataset, data_preparation
     from recbole.utils import get_model, get_trainer, init_logger, init_seed
 
@@ -77,33 +92,37 @@ def _train_and_test(cell, folder, configuration, stop) -> Result:
     find_data(config)
     init_seed(config["seed"], config["reproducibility"])
     init_logger(config)
-    train_data, valid_data, test_data = data_preparation(config, create_dataset(config))
+    dataset = create_dataset(config)
+    counts = {"users": dataset.user_num - 1, "items": dataset.item_num - 1, "interactions": dataset.inter_num}
+    train_data, valid_data, test_data = data_preparation(config, dataset)
     init_seed(config["seed"], config["reproducibility"])
     with user_errors(ValueError):  # a setting that the model refuses
         model = get_model(config["model"])(config, train_data._dataset).to(config["device"])
     savings = Savings(config, model)
     trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
     training = progress.Progress(trainer, train_data, folder, stop)
-    training.run(valid_data)
+    training.run(valid_data, only_load=partial)
     tests = _Tests(trainer, test_data)
-    readings, ranks = {"validation": training.records["best"]}, {}
+    readings, ranks, candidates = {"validation": training.records["best"]}, {}, {}
     readings["test"], _ = tests.run(test_data, load_best_model=True)
     seconds = tests.seconds
-    for reading, loader in _loaders(config, configuration, test_data).items():
+    for reading, loader in _loaders(config, configuration, valid_data, test_data).items():
         readings[reading], ranks[reading] = tests.run(loader, CANDIDATES_SEED)
-        if reading == "fixed":
-            candidates = tests.drawn()
+        if reading != "full":
+            candidates[reading] = tests.drawn()
     record = {
         "cell": {"dataset": cell.dataset, "protocol": cell.protocol, "model": cell.model, "seed": cell.seed},
         "changes": dict(cell.changes),
-        "readings": readings,
+        **({} if training.records["finished"] else {"partial": True}),
+        "readings": {reading: readings[reading] for reading in READINGS if reading in readings},
         "mode": config["eval_args"]["mode"]["test"],
         "candidates": candidates,
+        **counts,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "training": {**_summary(training.records), **seconds},
-        "peak_memory_MiB": surroundings.peak_memory(config["device"]),
+        "peak_memory_MiB": training.records.get("peak_memory_MiB"),
         "savings": savings.text(),
-        "package": surroundings.package(),
+        "package": training.records.get("package"),
         "versions": surroundings.versions(),
         "device": surroundings.device(config["device"]),
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -173,19 +192,45 @@ class _Tests:
         return f"{self._targets:08x}-{zlib.crc32(keys.tobytes()):08x}-{position}"
 
 
-def _loaders(config, configuration, test_data) -> dict[str, Any]:
-    """The test data once more for each reading that RecBole itself does not give."""
+def _loaders(config, configuration, valid_data, test_data) -> dict[str, Any]:
+    """The data once more for each reading that RecBole itself does not give."""
     from recbole.data import get_dataloader
 
     eval_args = config["eval_args"]
+    if eval_args["mode"]["test"] == "full":  # nothing is drawn
+        return {"validation_fixed": valid_data, "full": test_data}
     sampler = copy.copy(test_data._sampler)
     sampler.set_distribution("uniform")
-    loaders = {"fixed": test_data}
+    unseen = unseen_sampler(test_data._sampler, test_data._dataset)
+    loaders = {
+        "validation_fixed": valid_data,
+        "fixed": test_data,
+        "unseen": get_dataloader(config, "test")(config, test_data._dataset, unseen),
+    }
     for reading, mode in (("uniform", f"uni{test_data.times - 1}"), ("full", "full")):
         changed = {**eval_args, "mode": {**eval_args["mode"], "test": mode}}
         changed = configuration(eval_args=changed)
         loaders[reading] = get_dataloader(changed, "test")(changed, test_data._dataset, sampler)
     return loaders
+
+
+def unseen_sampler(sampler, dataset):
+    """RecBole's sampler, with the items of a user's history left out of the negatives, and not the target alone."""
+    from recbole.sampler import RepeatableSampler
+
+    rows = dataset.inter_feat
+    histories = dict(zip(rows[dataset.uid_field].tolist(), rows[dataset.iid_field + dataset.config["LIST_SUFFIX"]]))
+
+    class Unseen(RepeatableSampler):
+        def __init__(self):
+            self.__dict__.update(sampler.__dict__)
+
+        def sample_by_user_ids(self, user_ids, item_ids, num):
+            self.used_ids = np.empty(len(user_ids), dtype=object)
+            self.used_ids[:] = [{*histories[user].tolist(), item} for user, item in zip(user_ids, item_ids)]
+            return self.sample_by_key_ids(np.arange(len(user_ids)), num)
+
+    return Unseen()
 
 
 def _summary(records: dict[str, Any]) -> dict[str, Any]:

@@ -1,26 +1,28 @@
 """Running cells side by side, each in a process of its own, with a progress bar that says when they will be done."""
 
 import contextlib
-import datetime
 import json
+import math
 import os
 import signal
-import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
 
 from recbole_glintru.launch.errors import UserError
 from reproduction import progress
 from reproduction.cells import Cell, Stale, Store
+from reproduction.estimate import Estimate
+from reproduction.parent import interrupt_on_terminate
 from reproduction.running import folder_of
 
 DONE, MISTAKE, BUSY = 0, 2, 3  # exit statuses of a cell's process
 LOG = "output.log"
+ELSEWHERE = "another process is at it"
+PATIENCE = 30  # seconds that a process has to end in, before it is killed
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,8 @@ class Place:
     threads: int = 1
     budget: float = float("inf")
 
-    def command(self, cell: Cell) -> list[str]:
-        """The command line of a cell's process."""
+    def command(self, cell: Cell, partial: bool = False) -> list[str]:
+        """The command line of a cell's process; with `partial`, of one that tests what there is of its training."""
         description = {**vars(cell), "changes": dict(cell.changes)}
         return [
             sys.executable,
@@ -56,59 +58,146 @@ class Place:
             f"--data_path={self.data_path.resolve()}",
             f"--threads={self.threads}",
             f"--parent={os.getpid()}",
+            *(["--partial"] if partial else []),
         ]
 
 
 def run(cells: list[Cell], place: Place, poll: float = 2.0) -> list[str]:
     """Run what is not done, in the order given, and say what is left undone and why.
 
-    Ctrl-C, or a SIGTERM, ends the processes; they have lost no finished epoch.
+    Ctrl-C, or a SIGTERM, ends the processes; they have lost no finished epoch. A cell that another process is at is
+    tried again later, and given up when it is still there a minute after everything else has ended.
+
+    Args:
+        poll: seconds between two looks at the processes.
 
     Raises:
-        UserError: a cell found a mistake of the user's. The others are ended too.
         KeyboardInterrupt: the user said so.
     """
     from tqdm import tqdm
 
-    waiting, left = [cell for cell in dict.fromkeys(cells) if place.store.read(cell) is None], []
+    waiting = [cell for cell in dict.fromkeys(cells) if place.store.read(cell) is None]
     if not waiting:
+        return []
+    estimate = Estimate(waiting, place.scratch, place.jobs)
+    with tqdm(total=estimate.epochs(), unit="epoch", dynamic_ncols=True) as bar:
+        return _Processes(place, _Display(bar, estimate), poll).run(waiting)
+
+
+def test(cells: list[Cell], place: Place, partial: bool, poll: float = 2.0) -> list[str]:
+    """Test cells as they are, without training, and say which were not tested and why.
+
+    Args:
+        partial: test those that have epochs and no result, rather than those that have a result.
+        poll: as above.
+
+    Raises:
+        KeyboardInterrupt: the user said so.
+    """
+    from tqdm import tqdm
+
+    ready, left = [], []
+    for cell in dict.fromkeys(cells):
+        records = progress.records(folder_of(cell, place.scratch))
+        if partial:
+            if not place.store.file(cell).is_file() and records and len(records["epochs"]) > _tested(cell, place.store):
+                ready.append(cell)
+        elif place.store.file(cell).is_file():
+            if records and records["finished"]:
+                ready.append(cell)
+            else:
+                left.append(f"{_named(cell)}: its last epoch is not in {place.scratch}; the result is left as it is")
+    if not ready:
         return left
-    running: dict[Cell, subprocess.Popen] = {}
-    end = time.monotonic() + place.budget
-    estimate = Estimate(waiting, place)
-    with _terminated_like_ctrl_c(), tqdm(total=estimate.epochs(), unit="epoch", dynamic_ncols=True) as bar:
-        display = _Display(bar, estimate)
-        try:
-            while running or (waiting and time.monotonic() < end):
-                while waiting and len(running) < place.jobs and time.monotonic() < end:
-                    cell = waiting.pop(0)
-                    running[cell] = _start(cell, place)
-                time.sleep(poll)
-                for cell, process in list(running.items()):
-                    status = process.poll()
-                    if status is None:
-                        continue
-                    del running[cell]
-                    estimate.over(cell)
-                    if status == MISTAKE:
-                        raise UserError(_last_line(cell, place))
-                    if status != DONE:
-                        left.append(f"{cell.dataset} {cell.name}: {_reason(status, cell, place)}")
-                        bar.write(left[-1])
-                display.show(running)
-        finally:
-            for process in running.values():
-                process.terminate()
-            for process in running.values():
-                process.wait()
-    return left + [f"{cell.dataset} {cell.name}: not begun within the budget" for cell in waiting]
+    with tqdm(total=len(ready), unit="test", dynamic_ncols=True) as bar:
+        return left + _Processes(place, _Count(bar), poll, tests=True, partial=partial).run(ready)
+
+
+def _tested(cell: Cell, store: Store) -> int:
+    """Epochs that the last test of an unfinished training came after."""
+    try:
+        result = store.read(cell, partial=True)
+    except Stale:
+        return 0
+    return 0 if result is None else result.record["training"]["epochs"]
+
+
+class _Processes:
+    """Cells that are run or tested side by side.
+
+    Args:
+        place, poll: as above.
+        display: told what goes on.
+        tests: whether the cells are tested and not trained; one that another process is at is then given up at once.
+        partial: whether the tests are of trainings that go on.
+    """
+
+    def __init__(self, place: Place, display, poll: float, tests: bool = False, partial: bool = False):
+        self.place, self.display, self.poll, self.tests, self.partial = place, display, poll, tests, partial
+        self.again = 15 * poll  # seconds until a cell is tried again that another process is at
+        self.running: dict[Cell, subprocess.Popen] = {}
+        self.busy: dict[Cell, float] = {}  # since when another process is known to be at it
+        self.later: dict[Cell, float] = {}  # when it is tried again
+        self.left: list[str] = []
+
+    def run(self, cells: list[Cell]) -> list[str]:
+        """Run them all, and say what is left undone and why."""
+        self.waiting, end = list(cells), time.monotonic() + (math.inf if self.tests else self.place.budget)
+        with _terminated_like_ctrl_c():
+            try:
+                while self.running or ((self.waiting or self.later) and time.monotonic() < end):
+                    self._start(end)
+                    time.sleep(self.poll)
+                    for cell, process in list(self.running.items()):
+                        status = process.poll()
+                        if status is not None:
+                            del self.running[cell]
+                            self._ended(cell, status)
+                    self.display.show(self.running)
+            finally:
+                _end(self.running.values())
+        for cell in [*self.waiting, *self.later]:
+            if not self._is_done(cell):
+                reason = ELSEWHERE if cell in self.busy else "not begun within the budget"
+                self.left.append(f"{_named(cell)}: {reason}")
+        return self.left
+
+    def _start(self, end: float) -> None:
+        for cell in [cell for cell, when in self.later.items() if when <= time.monotonic()]:
+            del self.later[cell]
+            self.waiting.append(cell)
+        while self.waiting and len(self.running) < self.place.jobs and time.monotonic() < end:
+            cell = self.waiting.pop(0)
+            if self._is_done(cell):
+                self.display.over(cell)
+            else:
+                self.running[cell] = _start(cell, self.place, self.partial)
+
+    def _is_done(self, cell: Cell) -> bool:
+        """Whether another command has done it meanwhile."""
+        return not self.tests and self.place.store.file(cell).is_file()
+
+    def _ended(self, cell: Cell, status: int) -> None:
+        if status == BUSY and not self.tests:
+            now = time.monotonic()
+            if cell not in self.busy:
+                self.busy[cell] = now
+                self.display.write(f"{_named(cell)}: {ELSEWHERE}; tried again later")
+            if self.running or self.waiting or now < self.busy[cell] + 2 * self.again:
+                self.later[cell] = now + self.again
+                return
+        self.display.over(cell)
+        if status != DONE:
+            self.left.append(f"{_named(cell)}: {_reason(status, cell, self.place)}")
+            self.display.write(self.left[-1])
 
 
 class _Display:
     """The progress bar, written anew when something has changed, or every ten seconds."""
 
-    def __init__(self, bar, estimate: "Estimate"):
+    def __init__(self, bar, estimate: Estimate):
         self.bar, self.estimate, self.shown, self.at = bar, estimate, None, 0.0
+        self.over, self.write = estimate.over, bar.write
 
     def show(self, running) -> None:
         done, over, cells = self.estimate.done(running), len(self.estimate.cells_over), self.estimate.cells
@@ -121,13 +210,30 @@ class _Display:
             self.bar.set_postfix_str(self.estimate.text())
 
 
-def _start(cell: Cell, place: Place) -> subprocess.Popen:
+class _Count:
+    """A progress bar of the tests that are done."""
+
+    def __init__(self, bar):
+        self.bar, self.write = bar, bar.write
+
+    def over(self, cell: Cell) -> None:
+        self.bar.update()
+
+    def show(self, running) -> None:
+        self.bar.set_description_str(", ".join(cell.name for cell in running))
+
+
+def _start(cell: Cell, place: Place, partial: bool = False) -> subprocess.Popen:
     folder = folder_of(cell, place.scratch)
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / LOG, "ab") as log:
         # A session of its own: Ctrl-C reaches the cells through this process alone.
         return subprocess.Popen(
-            place.command(cell), stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True
+            place.command(cell, partial),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
         )
 
 
@@ -138,74 +244,35 @@ def _last_line(cell: Cell, place: Place) -> str:
 
 def _reason(status: int, cell: Cell, place: Place) -> str:
     if status == BUSY:
-        return "another process is at it"
+        return ELSEWHERE
     ended = f"killed by {signal.Signals(-status).name}" if status < 0 else f"failed: {_last_line(cell, place)}"
     return f"{ended} ({folder_of(cell, place.scratch) / LOG})"
 
 
+def _named(cell: Cell) -> str:
+    return f"{cell.dataset} {cell.name}"
+
+
+def _end(processes: Iterable[subprocess.Popen]) -> None:
+    processes = list(processes)
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        try:
+            process.wait(timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
 @contextlib.contextmanager
 def _terminated_like_ctrl_c() -> Iterator[None]:
-    def interrupt(*_):
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = signal.getsignal(signal.SIGTERM)
+    interrupt_on_terminate()
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-class Estimate:
-    """How far the cells are and how long they will take at most, from the epochs that are on disk.
-
-    An epoch of a cell that has none yet takes as long as one of the same model on the same data, or else as the mean
-    of all that are known. Most cells stop before their last epoch.
-    """
-
-    def __init__(self, cells: list[Cell], place: Place):
-        self.cells, self.place, self.cells_over = list(cells), place, set()
-        self.most = {cell: int(cell.settings()["epochs"]) for cell in cells}
-        self._done: dict[Cell, int] = {}
-        self._seconds: dict[Cell, float] = {}
-        self.done(cells)  # by earlier commands
-
-    def epochs(self) -> int:
-        """Most epochs of all cells."""
-        return sum(self.most.values())
-
-    def over(self, cell: Cell) -> None:
-        """The cell has come to its end."""
-        self.cells_over.add(cell)
-
-    def done(self, running: Iterable[Cell]) -> int:
-        """Epochs that are done, or that no longer need to be; those of `running` are looked up."""
-        for cell in running:
-            records = progress.records(folder_of(cell, self.place.scratch))
-            if records is not None:
-                seconds = [one["seconds"]["training"] + one["seconds"]["validation"] for one in records["epochs"]]
-                self._done[cell], self._seconds[cell] = len(seconds), statistics.median(seconds)
-        return sum(self.most[cell] if cell in self.cells_over else self._done.get(cell, 0) for cell in self.cells)
-
-    def seconds(self) -> Optional[float]:
-        """Until all are done, at most; None as long as no epoch is known."""
-        if not self._seconds:
-            return None
-        alike: dict[tuple[str, str], float] = {}
-        for cell, seconds in self._seconds.items():
-            alike[cell.dataset, cell.model] = seconds
-        mean = statistics.mean(alike.values())
-        left = 0.0
-        for cell in self.cells:
-            if cell not in self.cells_over:
-                each = self._seconds.get(cell, alike.get((cell.dataset, cell.model), mean))
-                left += each * (self.most[cell] - self._done.get(cell, 0))
-        return left / self.place.jobs
-
-    def text(self) -> str:
-        seconds = self.seconds()
-        if seconds is None:
-            return "end not known yet"
-        return f"end by {datetime.datetime.now() + datetime.timedelta(seconds=seconds):%a %H:%M}"
 
 
 def check_fresh(cells: list[Cell], store: Store, replace: bool) -> None:
@@ -220,4 +287,4 @@ def check_fresh(cells: list[Cell], store: Store, replace: bool) -> None:
         except Stale as error:
             if not replace:
                 raise UserError(f"{error} Move it away, or run it again with --replace.") from None
-            store.file(cell).unlink()
+            store.remove(cell)

@@ -10,12 +10,17 @@ import torch
 
 import recbole_glintru
 
+RUN = ("recbole_glintru", "properties", ":(glob)benchmarks/**/*.py")  # what a result depends on, as git names it
+
 
 def package() -> dict[str, Any]:
-    """Version of the package, and the commit of the checkout; `changed` if its files are not those of the commit."""
+    """Version of the package, and the commit of the checkout; `changed` if its files are not those of the commit.
+
+    Of what lies on disk now: to be asked before a cell's training, since the checkout may be another at its end.
+    """
     home = Path(recbole_glintru.__file__).resolve().parent.parent
     commit = _git(home, "rev-parse", "HEAD")
-    changed = _git(home, "status", "--porcelain", "--", "recbole_glintru", "properties")
+    changed = _git(home, "status", "--porcelain", "--", *RUN)
     return {"version": recbole_glintru.__version__, "commit": commit, "changed": bool(changed)}
 
 

@@ -1,5 +1,7 @@
 """Embeddings of what is known of an item besides its id: genre, brand, year, the words of a title."""
 
+import logging
+
 import torch
 import torch.nn.functional as F
 from recbole.utils import FeatureType
@@ -29,7 +31,8 @@ class ItemFeatures(nn.Module):
     The values are read from the data set once; they move with the module and are no part of its `state_dict`.
 
     Args:
-        config: has `selected_features`, the names of fields of the data set's item file, and `pooling_mode`.
+        config: has `selected_features`, the names of fields of the data set's item file, `optional_features`, those of
+            them that are left out, with a warning, where there is no such field, and `pooling_mode`.
         dataset: as RecBole builds it.
         hidden_size: d.
 
@@ -120,15 +123,18 @@ _KINDS = (FeatureType.TOKEN, FeatureType.TOKEN_SEQ, FeatureType.FLOAT)
 
 def _selected(config, dataset) -> dict[FeatureType, list[str]]:
     """The fields of `selected_features` by their type."""
-    names = config["selected_features"]
-    names = [] if names is None else names
-    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"selected_features={names!r}: must be a list of names of item features.")
+    names, optional = _names(config, "selected_features"), _names(config, "optional_features")
     if len(set(names)) < len(names):
         raise ValueError(f"selected_features={names!r}: must name each feature once.")
     features = [name for name in dataset.get_item_feature().columns if name != config["ITEM_ID_FIELD"]]
+    absent = [name for name in names if name in optional and name not in features]
+    if absent:
+        without = f"selected_features={names!r}: goes without {', '.join(absent)}."
+        logging.getLogger().warning(f"{without} {_there_are(features)}")
     fields = {kind: [] for kind in _KINDS}
     for name in names:
+        if name in absent:
+            continue
         if name not in features:
             raise ValueError(f"selected_features={names!r}: there is no item feature {name!r}. {_there_are(features)}")
         kind = dataset.field2type[name]
@@ -144,6 +150,14 @@ def _selected(config, dataset) -> dict[FeatureType, list[str]]:
             )
         fields[kind].append(name)
     return fields
+
+
+def _names(config, key: str) -> list[str]:
+    names = config[key]
+    names = [] if names is None else names
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{key}={names!r}: must be a list of names of item features.")
+    return list(names)
 
 
 def _there_are(features: list[str]) -> str:

@@ -14,10 +14,11 @@ FEATURES = {"genre": GENRE, "year": YEAR, "price": PRICE, "title": TITLE, "brand
 SIZES = {"price": 2, "title": 9}
 
 
-def make(selected, features=FEATURES, pooling_mode="mean", numerical_features=("price",)):
+def make(selected, features=FEATURES, pooling_mode="mean", numerical_features=("price",), optional=None):
     config = Settings(
         ITEM_ID_FIELD="item_id",
         selected_features=selected,
+        optional_features=optional,
         pooling_mode=pooling_mode,
         numerical_features=list(numerical_features),
     )
@@ -125,6 +126,8 @@ def test_values_move_with_the_module_and_are_not_saved():
         ({"selected": ["genre"], "features": {}}, "no item feature 'genre'.*no item file.*load_col"),
         ({"selected": ["price"], "numerical_features": ()}, "'price' is a number.*numerical_features"),
         ({"selected": "genre"}, "selected_features='genre': must be a list"),
+        ({"selected": ["genre"], "optional": "brand"}, "optional_features='brand': must be a list"),
+        ({"selected": ["colour", "brand"], "optional": ["brand"]}, "no item feature 'colour'"),
         ({"selected": [3]}, "must be a list of names"),
         ({"selected": ["genre", "genre"]}, "each feature once"),
         (
@@ -136,6 +139,13 @@ def test_values_move_with_the_module_and_are_not_saved():
 def test_wrong_settings_are_named(changes, message):
     with pytest.raises(ValueError, match=message):
         make(**changes)
+
+
+def test_optional_features_may_be_missing(caplog):
+    features = make(["colour", "genre", "year"], optional=["colour", "year"])
+    assert features.names == ["year", "genre"]
+    (said,) = caplog.messages
+    assert "goes without colour. The data set has genre" in said
 
 
 def test_a_type_without_embedding_is_named():

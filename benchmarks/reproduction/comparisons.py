@@ -1,0 +1,141 @@
+"""What a report says of one model against the others, and of the readings against the paper."""
+
+import math
+import statistics
+
+from reproduction import grids, significance
+from reproduction.markdown import number, p, percent, table
+from reproduction.rows import Row
+
+EXPLAINED = (
+    "Margins are relative to the other, of the means over the seeds that both have, whose number is given. p is of "
+    "two-sided paired t-tests on the same seeds: over users (of each the mean over these seeds), and over seeds. There "
+    "is - where nothing can be tested: one seed, differences that are all the same, or a reading that has no fixed "
+    "candidates."
+)
+UNLIKE = "Not all had the same candidates: p over users is of unlike draws."
+
+
+def against_one(rows: list[Row], reference: Row, reading: str, labels: dict[str, str]) -> str:
+    """The reference's rank, its margin over each of the others, and p of both tests."""
+    title = f"## {reference.label} against the others: {labels[reading]}"
+    having = [row for row in rows if _has(row, reading)]
+    if reference not in having:
+        return f"{title}\n\nNo comparison: {reference.label} does not have this reading."
+    if len(having) < 2:
+        return f"{title}\n\nNo comparison: no other has this reading."
+    places = [f"{place} by {metric}" for metric, place in _places(having, reference, reading).items()]
+    others, printed = [row for row in having if row is not reference], any(row.paper for row in rows)
+    return "\n\n".join(
+        [
+            title,
+            f"Rank of {len(having)}, by the means over all seeds of each: {', '.join(places)}. {EXPLAINED}",
+            *_margins([(reference, row) for row in others], reading, printed),
+            *_without(rows, having),
+        ]
+    )
+
+
+def at_each_value(rows: list[Row], model: str, what: str, reading: str, labels: dict[str, str]) -> str:
+    """The model against the others at the same value of what a figure varies: its ranks, margins and p."""
+    having, ranks, pairs = [row for row in rows if _has(row, reading)], [], []
+    for reference in (row for row in having if row.variant.model == model):
+        same = [row for row in having if row.variant.value == reference.variant.value]
+        if len(same) > 1:
+            places = _places(same, reference, reading)
+            ranks.append([reference.label, str(len(same)), *map(str, places.values())])
+            pairs += [(reference, row) for row in same if row.variant.model != model]
+    title = f"## {model} against the others of the same {what}: {labels[reading]}"
+    if not pairs:
+        return "\n\n".join([title, "No comparison: no two with this reading.", *_without(rows, having)])
+    return "\n\n".join(
+        [
+            title,
+            table(["", "rank of", *(f"by {metric}" for metric in grids.METRICS)], ranks),
+            f"Ranks by the means over all seeds of each. {EXPLAINED}",
+            *_margins(pairs, reading, printed=False),
+            *_without(rows, having),
+        ]
+    )
+
+
+def _has(row: Row, reading: str) -> bool:
+    return any(row.values(reading, metric) for metric in grids.METRICS)
+
+
+def _without(rows: list[Row], having: list[Row]) -> list[str]:
+    left_out = [row.label for row in rows if row not in having]
+    return [f"Left out, without this reading: {'; '.join(left_out)}."] if left_out else []
+
+
+def _places(rows: list[Row], reference: Row, reading: str) -> dict[str, int]:
+    """Metric -> the reference's place among the rows, of the metrics that it has."""
+    means = {metric: reference.mean(reading, metric) for metric in grids.METRICS}
+    return {
+        metric: 1 + sum(row.mean(reading, metric) > mean for row in rows)
+        for metric, mean in means.items()
+        if not math.isnan(mean)
+    }
+
+
+def _margins(pairs: list[tuple[Row, Row]], reading: str, printed: bool) -> list[str]:
+    """A line for each pair, and a word where their candidates are not the same."""
+    head, lines, alike = ["against", "seeds"], [], True
+    for metric in grids.METRICS:
+        head += [f"{metric}: margin", *(["paper's"] if printed else []), "p users", "p seeds"]
+    for ours, theirs in pairs:
+        seeds = significance.common_seeds(ours.results, theirs.results, reading)
+        line = [theirs.label, str(len(seeds))]
+        for metric in grids.METRICS:
+            p_users, same = significance.over_users(ours.results, theirs.results, reading, metric)
+            alike = alike and (same or p_users is None)
+            other = theirs.mean(reading, metric, seeds)
+            line.append(percent(ours.mean(reading, metric, seeds) / other - 1 if other else None))
+            if printed:
+                both = metric in ours.paper and metric in theirs.paper
+                line.append(percent(ours.paper[metric] / theirs.paper[metric] - 1 if both else None))
+            line += [p(p_users), p(significance.over_seeds(ours.results, theirs.results, reading, metric))]
+        lines.append(line)
+    return [table(head, lines), *([] if alike else [UNLIKE])]
+
+
+def every_reading(rows: list[Row], labels: dict[str, str]) -> str:
+    """A table for each metric, and which reading the paper's figures are nearest to."""
+    blocks = ["## Every reading"]
+    for metric in grids.METRICS:
+        printed = any(metric in row.paper for row in rows)
+        head = [metric, *labels.values(), *(["paper"] if printed else [])]
+        lines = [
+            [row.label, *(number(row.mean(reading, metric)) for reading in labels)]
+            + ([number(row.paper.get(metric))] if printed else [])
+            for row in rows
+        ]
+        blocks.append(table(head, lines))
+    others = [row for row in rows if row.variant.model != "GLINTRU" and grids.METRICS[0] in row.paper]
+    return "\n\n".join(blocks + (_nearest_reading(others, labels) if others else []))
+
+
+def _nearest_reading(rows: list[Row], labels: dict[str, str]) -> list[str]:
+    """How far each model, and all together, are from the paper's figures by each reading."""
+    ended = [row for row in rows if not row.so_far()]
+    lines = [_distances(row.label, [row], labels) for row in rows]
+    if len(ended) > 1:
+        lines.append(_distances("all that have ended" if len(ended) < len(rows) else "all", ended, labels))
+    return [
+        f"From the paper's figures, over the three metrics and all models but GLINT-RU "
+        f"({', '.join(row.label for row in rows)}): mean difference and, in brackets, mean distance. The nearest "
+        "reading, of those that a model's results have, is the one that its published figures support best.",
+        table(["", *labels.values(), "nearest"], lines),
+    ]
+
+
+def _distances(label: str, rows: list[Row], labels: dict[str, str]) -> list[str]:
+    line, distances = [label], {}
+    for reading in labels:
+        found = [row.difference(reading, metric) for row in rows for metric in grids.METRICS]
+        if None in found:  # older results do not have every reading
+            line.append("-")
+            continue
+        distances[reading] = statistics.mean(map(abs, found))
+        line.append(f"{percent(statistics.mean(found))} ({percent(distances[reading], '')})")
+    return [*line, labels[min(distances, key=distances.get)] if distances else "-"]

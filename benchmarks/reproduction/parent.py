@@ -1,0 +1,33 @@
+"""A process that ends with the one that started it, however that one ended."""
+
+import contextlib
+import ctypes
+import os
+import signal
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def end_with(parent: int) -> None:
+    """Let SIGTERM be like Ctrl-C, and let the system send it when `parent`, which started this process, has ended.
+
+    Only Linux does; elsewhere a process has to look whether its parent is still there.
+
+    Raises:
+        KeyboardInterrupt: `parent` has ended already.
+    """
+    interrupt_on_terminate()
+    with contextlib.suppress(OSError, AttributeError):  # no C library to be loaded so, or one without prctl
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # before the system knew whom to tell
+        raise KeyboardInterrupt
+
+
+def interrupt_on_terminate() -> None:
+    """Let SIGTERM raise KeyboardInterrupt, and a second one end the process at once."""
+
+    def interrupt(*_):
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)

@@ -1,0 +1,174 @@
+"""`benchmarks/reproduce.py`: the results of cells, and the settings that they were run with."""
+
+import json
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from reproduce_cells import few, make_place  # first: it makes the benchmarks importable
+from reproduction import cells, running, scheduling, surroundings
+from reproduction.cells import RESULTS, Cell, Result, Stale, Store
+
+import recbole_glintru
+from recbole_glintru.launch.errors import UserError
+
+
+@pytest.fixture
+def place(tmp_path):
+    return make_place(tmp_path)
+
+
+def test_other_settings_are_another_cell_and_never_pass_for_this_one(place):
+    one = few()
+    record = {"settings": {**one.settings(), "hidden_size": 16}}
+    place.store.write(one, Result(record))
+    with pytest.raises(Stale, match="hidden_size=16, and hidden_size=8 now"):
+        place.store.read(one)
+    with pytest.raises(UserError, match="--replace"):
+        scheduling.check_fresh([one], place.store, replace=False)
+    scheduling.check_fresh([one], place.store, replace=True)
+    assert place.store.read(one) is None
+    assert running.folder_of(one, place.scratch) != running.folder_of(few(hidden_size=16), place.scratch)
+
+
+COMMITTED = sorted((RESULTS / "cells").glob("*/*.json"))
+
+
+@pytest.mark.parametrize("file", COMMITTED, ids=lambda file: f"{file.parent.name}/{file.stem}")
+def test_the_results_in_the_repository_are_those_of_todays_settings(file):
+    record = json.loads(file.read_text(encoding="utf-8"))
+    one = Cell(changes=tuple(sorted(record["changes"].items())), **record["cell"])
+    partial = bool(record.get("partial"))
+    assert Store().file(one, partial) == file
+    result = Store().read(one, partial)  # or Stale
+    assert set(result.ranks) <= set(record["readings"])
+
+
+def test_there_are_results_in_the_repository():
+    assert any(file.parent.name == "ml-100k" for file in COMMITTED)
+
+
+def run_with(one, **configuration):
+    """A result as `running.py` writes it, of the settings of now but for `configuration`."""
+    settings = json.loads(json.dumps(one.settings()))
+    defaults = json.loads(json.dumps(cells._model_defaults(one.model)))
+    return Result({"settings": settings, "configuration": {**defaults, **settings, **configuration}})
+
+
+def test_a_result_of_other_defaults_of_the_model_is_stale(place):
+    one = few("SASRec")
+    assert "hidden_act" not in one.settings() and "layer_norm_eps" not in one.settings()
+    place.store.write(one, run_with(one, layer_norm_eps=1e-12))  # text in the file, for YAML
+    assert place.store.read(one) is not None
+    place.store.write(one, run_with(one, hidden_act="relu"))
+    with pytest.raises(Stale, match="hidden_act='relu', and hidden_act='gelu' now"):
+        place.store.read(one)
+    place.store.write(one, run_with(one, layer_norm_eps=1e-5))
+    with pytest.raises(Stale, match="layer_norm_eps=1e-05, and layer_norm_eps=1e-12 now"):
+        place.store.read(one)
+
+
+def test_settings_that_came_into_being_later_make_no_result_stale(place, monkeypatch):
+    one = few("SASRec")
+    place.store.write(one, run_with(one))
+    before = cells._model_defaults("SASRec")
+    folder = running.folder_of(one, place.scratch)
+    monkeypatch.setattr(cells, "_model_defaults", lambda model: {**before, "new": [None, (1, 2)], "newer": None})
+    assert place.store.read(one) is not None
+    monkeypatch.setattr(cells, "_model_defaults", lambda model: {**before, "hidden_act": "relu"})
+    with pytest.raises(Stale, match="hidden_act"):
+        place.store.read(one)
+    # Nor does a training go on under other settings than it was begun with.
+    assert running.folder_of(one, place.scratch) != folder
+
+
+def test_a_default_that_moves_into_the_protocol_changes_nothing(place, monkeypatch):
+    one = few("SASRec")
+    place.store.write(one, run_with(one))
+    before = cells._protocol(one.protocol, one.model)
+    monkeypatch.setattr(cells, "_protocol", lambda *_: {**before, "hidden_act": "gelu"})
+    assert place.store.read(one) is not None
+    monkeypatch.setattr(cells, "_protocol", lambda *_: {**before, "hidden_act": "relu"})
+    with pytest.raises(Stale, match="hidden_act='gelu', and hidden_act='relu' now"):
+        place.store.read(one)
+
+
+def test_lists_tuples_and_nothing_are_the_same_in_a_result(place, monkeypatch):
+    one = few("SASRec")
+    monkeypatch.setattr(cells, "_model_defaults", lambda model: {"sizes": (1, 2), "nothing": None, "eps": 1e-8})
+    place.store.write(one, run_with(one, sizes=[1, 2]))
+    assert place.store.read(one) is not None
+    place.store.write(one, run_with(one, nothing=0))
+    with pytest.raises(Stale, match="nothing=0, and nothing=None now"):
+        place.store.read(one)
+
+
+@pytest.mark.parametrize(
+    "text, value", [("1e-12", 1e-12), ("-1.5E3", -1500.0), (["1e2", "e2"], [100.0, "e2"]), ("1", "1"), (None, None)]
+)
+def test_numbers_are_read_as_recbole_reads_them(text, value):
+    assert cells._with_numbers({"key": text}) == {"key": value}
+
+
+def test_a_change_to_the_models_default_is_none():
+    assert few("SASRec", layer_norm_eps=1e-12) == few("SASRec")
+
+
+def test_an_unfinished_trainings_result_stands_in_until_it_has_ended(place):
+    one, ranks = few(), {"fixed": np.array([0, 3], dtype=np.uint8)}
+    settings = json.loads(json.dumps(one.settings()))
+    place.store.write(one, Result({"settings": settings, "partial": True}, ranks))
+    assert place.store.read(one) is None and not place.store.file(one).exists()
+    partial = place.store.read(one, partial=True)
+    assert partial.record["partial"] and partial.ranks["fixed"].tolist() == [0, 3]
+    with pytest.raises(Stale, match="hidden_size"):
+        other = {**settings, "hidden_size": 16}
+        place.store.write(one, Result({"settings": other, "partial": True}, ranks))
+        place.store.read(one, partial=True)
+    place.store.write(one, Result({"settings": settings}, ranks))
+    assert "partial" not in place.store.read(one, partial=True).record
+    names = {file.name for file in place.store.file(one).parent.iterdir()}
+    assert names == {f"{one.name}.json", f"{one.name}.npz"}
+    fraction = few(dropout_prob=0.25)  # a name with a point in it
+    place.store.write(fraction, Result({"settings": fraction.settings(), "partial": True}, ranks))
+    assert place.store.read(fraction, partial=True).ranks.keys() == {"fixed"}
+    assert place.store.read(replace(fraction, seed=1), partial=True) is None
+
+
+# ------------------------------------------------------------------------------------------------------- surroundings
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="no git")
+def test_a_result_says_whether_the_code_is_the_commits(tmp_path, monkeypatch):
+    files = (
+        "recbole_glintru/__init__.py",
+        "properties/model/M.yaml",
+        "benchmarks/a.py",
+        "benchmarks/reproduction/b.py",
+    )
+    for name in (*files, "benchmarks/results/cells/c.json", "README.md"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("a = 1\n")
+
+    def git(*words):
+        author = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false")
+        subprocess.run(["git", *author, *words], cwd=tmp_path, check=True, capture_output=True)
+
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "a")
+    monkeypatch.setattr(recbole_glintru, "__file__", str(Path(tmp_path, files[0])))
+    (tmp_path / "benchmarks/results/cells/c.json").write_text("{}")
+    (tmp_path / "benchmarks/results/cells/d.json").write_text("{}")
+    (tmp_path / "README.md").write_text("b")
+    package = surroundings.package()
+    assert len(package["commit"]) == 40 and package["changed"] is False
+    for name in (*files, "benchmarks/reproduction/new.py"):
+        (tmp_path / name).write_text("a = 2\n")
+        assert surroundings.package()["changed"] is True, name
+        (tmp_path / name).write_text("a = 1\n")
+    (tmp_path / "benchmarks/reproduction/new.py").unlink()
+    assert surroundings.package()["changed"] is False

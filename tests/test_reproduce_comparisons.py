@@ -1,0 +1,98 @@
+"""`benchmarks/reproduce.py`: how its reports compare models, and the readings with the paper."""
+
+import pytest
+from reproduce_cells import make_place  # first: it makes the benchmarks importable
+from reproduce_reports import FACTORS, beauty, write_made_up, write_report
+from reproduction import running
+
+
+@pytest.fixture
+def place(tmp_path):
+    return make_place(tmp_path)
+
+
+def lines_of(text, start):
+    return [line for line in text.splitlines() if line.startswith(start)]
+
+
+def test_a_tuned_model_is_still_the_reference(place):
+    write_made_up(place, beauty("GLINTRU", n_layers=2), 0.3)
+    write_made_up(place, beauty("SASRec"), 0.25)
+    text = write_report(place, "table2", own={"GLINTRU": {"n_layers": 2}})
+    assert "## GLINTRU, n_layers=2 against the others" in text and "Rank of 2," in text
+    assert lines_of(text, "| SASRec | 1 | +20.0 % |")
+
+
+def test_a_tuned_ablation_has_its_reference_too(place):
+    write_made_up(place, beauty("GLINTRU", dropout_prob=0.1), 0.3)
+    write_made_up(place, beauty("GLINTRU", dropout_prob=0.1, use_gru=False), 0.25)
+    text = write_report(place, "table9", own={"GLINTRU": {"dropout_prob": 0.1}})
+    assert "## default, dropout_prob=0.1 against the others" in text
+    assert lines_of(text, "| use_gru=False, dropout_prob=0.1 | 1 | +20.0 % |")
+
+
+def test_margins_are_of_the_common_seeds(place):
+    for seed, score in ((666, 0.3), (667, 0.6)):
+        write_made_up(place, beauty("GLINTRU", seed), score)
+    write_made_up(place, beauty("SASRec"), 0.25)
+    write_made_up(place, beauty("LinRec", 668), 0.25)
+    text = write_report(place, "table2", seeds=(666, 667, 668))
+    assert lines_of(text, "| SASRec | 1 | +20.0 % |")  # 0.3 / 0.25, and not 0.45 / 0.25
+    assert lines_of(text, "| LinRec | 0 | - | +4.7 % | - | - | - |")
+    assert "over the seeds that both have" in text
+
+
+def test_figures_compare_models_of_the_same_value(place):
+    for value, ours, theirs in ((3, 0.3, 0.25), (5, 0.2, 0.25)):
+        write_made_up(place, beauty("GLINTRU", kernel_size=value), ours)
+        write_made_up(place, beauty("Mamba4Rec", d_conv=value), theirs)
+    write_made_up(place, beauty("Mamba4Rec", d_conv=7), 0.25)
+    text = write_report(place, "figure3")
+    assert "## GLINTRU against the others of the same kernel size" in text
+    assert "| GLINTRU, 3 | 2 | 1 | 1 | 1 |" in text and "| GLINTRU, 5 | 2 | 2 | 2 | 2 |" in text
+    margins = text.partition("Ranks by the means")[2]
+    assert [line[:31] for line in lines_of(margins.partition("##")[0], "| Mamba4Rec")] == [
+        "| Mamba4Rec, 3 | 1 | +20.0 % | ",
+        "| Mamba4Rec, 5 | 1 | -20.0 % | ",
+    ]
+    assert "No comparison: no two with this reading." in write_report(place, "figure3", reading="validation_fixed")
+
+
+def test_widths_are_compared_with_every_model(place):
+    for model, score in (("GLINTRU", 0.3), ("SASRec", 0.4), ("LinRec", 0.25)):
+        write_made_up(place, beauty(model, hidden_size=32, embedding_size=32), score)
+    text = write_report(place, "figure5")
+    assert "of the same hidden size" in text and "| GLINTRU, 32 | 3 | 2 | 2 | 2 |" in text
+    assert lines_of(text, "| SASRec, 32 | 1 | -25.0 % |") and lines_of(text, "| LinRec, 32 | 1 | +20.0 % |")
+
+
+def test_each_baseline_says_which_reading_its_figures_support(place):
+    def write(model, near):
+        paper = {"SASRec": (0.4332, 0.2325, 0.2798), "GRU4Rec": (0.3851, 0.1891, 0.2351)}[model]
+        keys = ("recall@10", "mrr@10", "ndcg@10")
+        readings = {
+            reading: {key: value * (1.02 if reading == near else 1.5) for key, value in zip(keys, paper)}
+            for reading in FACTORS
+        }
+        write_made_up(place, beauty(model), 0.3, readings=readings)
+
+    write_made_up(place, beauty("GLINTRU"), 0.3)
+    write("SASRec", "validation")
+    write("GRU4Rec", "uniform")
+    text = write_report(place, "table2").partition("From the paper's figures")[2].partition("##")[0]
+    for model, near in (("SASRec", "validation"), ("GRU4Rec", "uniform")):
+        (line,) = lines_of(text, f"| {model} |")
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        assert cells[1 + list(running.READINGS).index(near)] == "+2.0 % (2.0 %)"
+        assert cells[-1] == running.READINGS[near].format(mode="pop100", number="100")
+        assert cells[1 + list(running.READINGS).index("validation_fixed")] == "-"  # no result has it
+    (line,) = lines_of(text, "| all |")
+    assert "+26.0 % (26.0 %)" in line and "+50.0 % (50.0 %)" in line
+
+
+def test_a_baseline_that_has_not_ended_does_not_count_among_all(place):
+    write_made_up(place, beauty("SASRec"), 0.3, partial=True)
+    for model in ("GRU4Rec", "LinRec"):
+        write_made_up(place, beauty(model), 0.3)
+    text = write_report(place, "table2")
+    assert lines_of(text, "| SASRec (2 of 200 epochs) |") and lines_of(text, "| all that have ended |")
