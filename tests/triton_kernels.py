@@ -8,6 +8,7 @@ import torch
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 ON_GPU = DEVICE.type == "cuda"
+NEEDS_GPU = pytest.mark.skipif(not ON_GPU, reason="needs a GPU")
 ON_GPU_ALONE = pytest.mark.skipif(not ON_GPU, reason="as large as it is used: hours through the interpreter")
 if not ON_GPU:
     os.environ["TRITON_INTERPRET"] = "1"  # read when a kernel's module is imported
@@ -60,3 +61,10 @@ def assert_close(name, actual, expected, tolerance):
     assert actual.shape == expected.shape, name
     error = (actual.detach().float() - expected.detach().float()).abs().max().item()
     assert error <= tolerance * max(1.0, expected.abs().max().item()), f"{name}: {error}"
+
+
+def devices_of_launches(monkeypatch, module):
+    """The devices on which a module starts its kernels, one for each launch."""
+    devices, plain = [], module.on_device_of
+    monkeypatch.setattr(module, "on_device_of", lambda tensor: devices.append(tensor.device) or plain(tensor))
+    return devices

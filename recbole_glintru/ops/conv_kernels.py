@@ -21,7 +21,7 @@ TOLERANCES = {torch.float32: 5e-3, torch.float16: 5e-3, torch.bfloat16: 4e-2}
 
 def are_usable(device: torch.device, dtype: torch.dtype, taps: torch.Size) -> bool:
     """Whether the kernels can take taps `[k, out, in]` and are right; on a GPU a warning says why not."""
-    return device.type == "cuda" and _objection(device, dtype, taps, matrix_units.allows_tf32()) is None
+    return device.type == "cuda" and _objection(device, dtype, taps, matrix_units.allows_tf32("conv")) is None
 
 
 def convolution(x: Tensor, taps: Tensor, biases: Tensor, layout, dtype: torch.dtype) -> Tensor:

@@ -14,9 +14,9 @@ from torch.autograd.function import once_differentiable
 from recbole_glintru.ops.precision import at_least_float32, is_autocast
 from recbole_glintru.ops.tracing import is_traced
 
-PIECE = 1 << 21  # scores at a time: 8 MiB in float32
+PIECE = 1 << 21  # scores at a time, on a CPU: 8 MiB in float32
 FEWEST_ROWS = 32  # of a product that still runs at full speed
-MOST_WHOLE = 1 << 26  # scores that may stand in a GPU's memory at once
+MOST_WHOLE = 1 << 26  # scores that may stand in a GPU's memory at once, whole or as a piece
 
 
 def catalogue_cross_entropy_reference(state: Tensor, weight: Tensor, bias: Optional[Tensor], target: Tensor) -> Tensor:
@@ -53,8 +53,9 @@ class _InPieces(torch.autograd.Function):
     @staticmethod
     def forward(ctx, state, weight, bias, target, needed):
         with torch.autocast(device_type=state.device.type, enabled=False):
-            by_rows = len(weight) * FEWEST_ROWS <= PIECE
-            losses, *gradients = (_by_rows if by_rows else _by_items)(state, weight, bias, target, needed)
+            scores = _scores_at_a_time(state)
+            function = _by_rows if len(weight) * FEWEST_ROWS <= scores else _by_items
+            losses, *gradients = function(state, weight, bias, target, needed, scores)
         ctx.save_for_backward(*gradients)
         return losses.mean()
 
@@ -65,6 +66,15 @@ class _InPieces(torch.autograd.Function):
         factor = grad_loss / len(grad_state)
         grad_bias = None if grad_bias is None else grad_bias * factor
         return grad_state * factor, grad_weight * factor, grad_bias, None, None
+
+
+def _scores_at_a_time(state):
+    return PIECE if state.device.type == "cpu" else MOST_WHOLE
+
+
+def _adds_in_order(x):
+    """Whether `index_add_` adds to one element in the same order every time: a GPU does not."""
+    return x.device.type == "cpu"
 
 
 def _gradients(state, weight, bias, needed):
@@ -78,11 +88,11 @@ def _scores(state, weight, bias, out):
     return torch.mm(state, weight.T, out=out) if bias is None else torch.addmm(bias, state, weight.T, out=out)
 
 
-def _by_rows(state, weight, bias, target, needed):
+def _by_rows(state, weight, bias, target, needed, most):
     """All items for some rows at a time: three products, as whole."""
     gradients = grad_state, grad_weight, grad_bias = _gradients(state, weight, bias, needed)
     losses = state.new_empty(len(state))
-    rows = min(len(state), PIECE // len(weight))
+    rows = min(len(state), most // len(weight))
     buffer = state.new_empty(rows, len(weight))
     for start in range(0, len(state), rows):
         piece = slice(start, start + rows)
@@ -101,10 +111,10 @@ def _by_rows(state, weight, bias, target, needed):
     return losses, *gradients
 
 
-def _by_items(state, weight, bias, target, needed):
+def _by_items(state, weight, bias, target, needed, most):
     """Some items for all rows at a time: the scores are computed twice, for an item's share needs all the others'."""
     gradients = grad_state, grad_weight, grad_bias = _gradients(state, weight, bias, needed)
-    items = max(1, PIECE // len(state))
+    items = max(1, most // len(state))
     buffer = state.new_empty(len(state), min(items, len(weight)))
 
     def pieces():
@@ -119,13 +129,19 @@ def _by_items(state, weight, bias, target, needed):
         before, greatest = greatest, torch.maximum(greatest, scores.amax(dim=1, keepdim=True))
         total = total * (before - greatest).exp() + scores.sub_(greatest).exp_().sum(dim=1, keepdim=True)
     hit = (state * weight[target]).sum(dim=1) + (0 if bias is None else bias[target])
+    in_order = _adds_in_order(state)
     if needed:
         for piece, scores in pieces():
             shares = scores.sub_(greatest).exp_().div_(total)
+            if not in_order:
+                aim = (target - piece.start).unsqueeze(1)
+                inside = (aim >= 0) & (aim < shares.shape[1])
+                shares.scatter_add_(1, aim * inside, -inside.to(shares.dtype))  # one element a row
             grad_state.addmm_(shares, weight[piece])
             torch.mm(shares.T, state, out=grad_weight[piece])
             if bias is not None:
                 torch.sum(shares, dim=0, out=grad_bias[piece])
+    if needed and in_order:
         grad_state -= weight[target]
         grad_weight.index_add_(0, target, state, alpha=-1)
         if bias is not None:

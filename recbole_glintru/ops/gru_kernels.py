@@ -1,8 +1,8 @@
 """Which GRU runs on a GPU: the fused kernels of `triton_gru`, or cuDNN's through PyTorch.
 
 A compiler's mistake would be a wrong number without a word, so that the first use of the kernels on a device, at a
-width and in a type, compares them with the reference, on outputs and gradients. Where they cannot be used, a warning
-says so once, and why.
+width and in a type, compares them with the reference, on outputs and gradients, in both layouts that a GPU has: each
+has a kernel of its own. Where they cannot be used, a warning says so once, and why.
 """
 
 import functools
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from recbole_glintru.ops import matrix_units, self_check
+from recbole_glintru.ops.compact import Compact
 from recbole_glintru.ops.gru import gru_reference
 from recbole_glintru.ops.layouts import Layout, Padded
 
@@ -24,7 +25,9 @@ TOLERANCES = {torch.float32: 2e-2, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 
 def are_usable(device: torch.device, dtype: torch.dtype, hidden_size: int, bias: bool) -> bool:
     """Whether the kernels can take a GRU layer and agree with the reference; on a GPU a warning says why not."""
-    return device.type == "cuda" and _objection(device, dtype, hidden_size, bias, matrix_units.allows_tf32()) is None
+    if device.type != "cuda":
+        return False
+    return _objection(device, dtype, hidden_size, bias, matrix_units.allows_tf32("rnn")) is None
 
 
 def gru(x: Tensor, layout: Layout, weight_ih: Tensor, weight_hh: Tensor, dtype: torch.dtype) -> Tensor:
@@ -68,9 +71,13 @@ def _differs(device: torch.device, dtype: torch.dtype, hidden_size: int) -> Opti
     lengths = (torch.arange(19) % 6 + 1).to(device)
 
     def kernel(x, weight_ih, weight_hh):
-        return gru(x, Padded(lengths, 6), weight_ih, weight_hh, dtype).float()
+        return layout.pad(gru(layout.arrange(x), layout, weight_ih, weight_hh, dtype).float())
 
     def reference(x, weight_ih, weight_hh):
         return gru_reference(x, lengths, weight_ih, weight_hh)
 
-    return self_check.difference(kernel, reference, tensors, device, TOLERANCES[dtype])
+    for layout in (Padded(lengths, 6), Compact(lengths, 6)):
+        found = self_check.difference(kernel, reference, tensors, device, TOLERANCES[dtype])
+        if found is not None:
+            return f"in the layout {type(layout).__name__} {found}"
+    return None

@@ -18,8 +18,14 @@ def product_type(x: Tensor) -> torch.dtype:
     return torch.get_autocast_gpu_dtype()  # PyTorch before 2.4
 
 
-def allows_tf32() -> bool:
-    """Whether float32 products may be TF32 ones where PyTorch's own GRU and convolutions decide about them."""
+def allows_tf32(operation: str) -> bool:
+    """Whether float32 products may be TF32 ones, where PyTorch's own decide: `operation` is "rnn" or "conv".
+
+    PyTorch 2.9 has a switch for each, and its older one for both fails where somebody has used the new ones.
+    """
+    own = getattr(torch.backends.cudnn, operation, None)
+    if hasattr(own, "fp32_precision"):
+        return own.fp32_precision == "tf32"
     return torch.backends.cudnn.allow_tf32
 
 

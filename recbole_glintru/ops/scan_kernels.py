@@ -1,6 +1,7 @@
 """The package's own kernels of the selective scan, `triton_scan`, where Triton is installed and they agree.
 
-As for `mamba_kernels`, the first use on a device compares them with the reference, on outputs and gradients.
+As for `mamba_kernels`, the first use on a device compares them with the reference, on outputs and gradients: at each
+shape and in each type, for each has a kernel of its own.
 """
 
 import functools
@@ -12,7 +13,9 @@ from torch import Tensor
 
 from recbole_glintru.ops import self_check
 
-TOLERANCE = 1e-3  # of the largest element; both sides are float32
+# Of the largest element. Sums are float32 on both sides; half precision rounds what is written to 2^-11, 2^-8.
+TOLERANCES = {torch.float32: 1e-3, torch.float16: 5e-3, torch.bfloat16: 4e-2}
+WITH_TIME = ("u", "delta", "B", "C", "z")
 
 
 def scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus, lengths, last_only: bool = False) -> Tensor:
@@ -22,42 +25,58 @@ def scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus, lengths, last_only
     return triton_scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus, lengths, last_only)
 
 
-def are_usable(device: torch.device) -> bool:
-    """Whether the kernels run on `device` and agree with the reference there; a warning says so if they do not."""
-    return _objection(device) is None
+def are_usable(
+    device: torch.device,
+    channels: int = 128,
+    states: int = 32,
+    dtype: torch.dtype = torch.float32,
+    last_only: bool = False,
+) -> bool:
+    """Whether the kernels run on `device` and agree with the reference there; a warning says so if they do not.
+
+    Args:
+        channels, states: D and N, unless told those of Mamba4Rec.
+        dtype: of the inputs that have a time.
+        last_only: whether only the output at the last step is wanted.
+    """
+    return _objection(device, channels, states, dtype, last_only) is None
 
 
-def require(device: torch.device) -> None:
-    """Raise a RuntimeError that says why the kernels cannot be used on `device`, if they cannot."""
-    objection = _objection(device)
+def require(device: torch.device, channels: int, states: int, dtype: torch.dtype, last_only: bool) -> None:
+    """Raise a RuntimeError that says why the kernels cannot be used, if they cannot; arguments as of `are_usable`."""
+    objection = _objection(device, channels, states, dtype, last_only)
     if objection is not None:
         raise RuntimeError(f"scan_backend='triton': {objection} 'auto' and 'torch' do without it.")
 
 
 @functools.cache
-def _objection(device: torch.device) -> Optional[str]:
-    """What speaks against the kernels on a device, or None; found out once a process."""
+def _objection(device: torch.device, channels: int, states: int, dtype: torch.dtype, last_only: bool) -> Optional[str]:
+    """What speaks against the kernels, or None; found out once a process for each of them."""
     try:
         import triton  # noqa: F401
     except Exception as error:
         return f"Triton is not installed here, or does not load ({error})."
-    try:
-        difference = _differs(device, last_only=False) or _differs(device, last_only=True)
-    except Exception as error:
-        objection = f"the kernels fail on {device} ({type(error).__name__}: {error})."
+    case = f"on {device}, for {channels} channels of {states} states in {dtype}"
+    if dtype not in TOLERANCES:
+        objection = f"the kernels have no {dtype}."
     else:
-        if difference is None:
-            return None
-        objection = f"the kernels do not compute what they should on {device}: {difference}."
+        try:
+            difference = _differs(device, channels, states, dtype, last_only)
+        except Exception as error:
+            objection = f"the kernels fail {case} ({type(error).__name__}: {error})."
+        else:
+            if difference is None:
+                return None
+            objection = f"the kernels do not compute what they should {case}: {difference}."
     if device.type != "cpu":
         warnings.warn(f"Selective scan: {objection} Another implementation is used instead.", stacklevel=4)
     return objection
 
 
-def _differs(device: torch.device, last_only: bool) -> Optional[str]:
+def _differs(device: torch.device, channels: int, states: int, dtype: torch.dtype, last_only: bool) -> Optional[str]:
     from recbole_glintru.ops.selective_scan import selective_scan, selective_scan_last
 
-    rows, channels, states, length = 2, 40, 2, 18  # neither channels nor steps fill their blocks
+    rows, length = 2, 18  # the last block of steps is not full
     generator = torch.Generator().manual_seed(0)
 
     def draw(*shape):
@@ -76,10 +95,14 @@ def _differs(device: torch.device, last_only: bool) -> Optional[str]:
     }
     lengths = torch.tensor([length, 3], device=device)
 
+    def rounded(arguments):
+        return {name: tensor.to(dtype) if name in WITH_TIME else tensor for name, tensor in arguments.items()}
+
     def kernel(**arguments):
-        return _real(scan(**arguments, delta_softplus=True, lengths=lengths, last_only=last_only))
+        return _real(scan(**rounded(arguments), delta_softplus=True, lengths=lengths, last_only=last_only)).float()
 
     def reference(**arguments):
+        arguments = {name: tensor.float() for name, tensor in rounded(arguments).items()}
         options = {**arguments, "delta_softplus": True, "backend": "reference"}
         if last_only:
             return selective_scan_last(last=lengths - 1, **options)
@@ -88,4 +111,4 @@ def _differs(device: torch.device, last_only: bool) -> Optional[str]:
     def _real(y):
         return y if last_only else y * (torch.arange(length, device=device) < lengths.view(-1, 1, 1))
 
-    return self_check.difference(kernel, reference, tensors, device, TOLERANCE)
+    return self_check.difference(kernel, reference, tensors, device, TOLERANCES[dtype])

@@ -79,7 +79,7 @@ def selective_scan(
     Raises:
         RuntimeError: `triton` or `mamba_ssm` is asked for, and is not there or does not agree with the reference.
     """
-    chosen = choose_backend(u, backend)
+    chosen = choose_backend(u, A, backend)
     if chosen == "triton" and return_last_state:
         chosen = "torch"
     if chosen == "triton":
@@ -125,7 +125,7 @@ def selective_scan_last(
     Returns:
         `[B, D]` in u's type.
     """
-    chosen, lengths = choose_backend(u, backend), host_lengths.shifted(last, 1)
+    chosen, lengths = choose_backend(u, A, backend, last_only=True), host_lengths.shifted(last, 1)
     if chosen == "triton":
         return scan_kernels.scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus, lengths, last_only=True)
     if chosen == "mamba_ssm":  # its last state has no gradient, its outputs have
@@ -144,23 +144,28 @@ def selective_scan_last(
         return _skip_and_gate(y, at_position(along, last), D, z).to(out_dtype)
 
 
-def choose_backend(x: Tensor, backend: str) -> str:
-    """The backend that `backend` means for `x`: one of `BACKENDS` without `auto`.
+def choose_backend(u: Tensor, A: Tensor, backend: str, last_only: bool = False) -> str:
+    """The backend that `backend` means for these: one of `BACKENDS` without `auto`.
+
+    Args:
+        u: `[B, D, L]`; A: `[D, N]`.
+        backend: one of `BACKENDS`.
+        last_only: whether only the output at the last step is wanted.
 
     Raises:
         RuntimeError: `triton` or `mamba_ssm` is asked for and cannot be used; the message says why.
     """
     if backend == "mamba_ssm":
-        mamba_kernels.require_scan(x.device)
+        mamba_kernels.require_scan(u.device)
     if backend == "triton":
-        scan_kernels.require(x.device)
+        scan_kernels.require(u.device, *A.shape, u.dtype, last_only)
     if backend != "auto":
         return backend
-    if not x.is_cuda or x.dtype == torch.float64 or is_traced():
+    if not u.is_cuda or u.dtype == torch.float64 or is_traced():
         return "torch"
-    if mamba_kernels.scan_is_usable(x.device):
+    if mamba_kernels.scan_is_usable(u.device):
         return "mamba_ssm"
-    return "triton" if scan_kernels.are_usable(x.device) else "torch"
+    return "triton" if scan_kernels.are_usable(u.device, *A.shape, u.dtype, last_only) else "torch"
 
 
 def _held(delta, delta_bias, delta_softplus, lengths):

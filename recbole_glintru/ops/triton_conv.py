@@ -18,6 +18,7 @@ import triton
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from recbole_glintru.ops.launching import on_device_of
 from recbole_glintru.ops.triton_conv_kernels import convolve, tap_gradients
 
 ROWS = 128  # positions a program
@@ -72,7 +73,8 @@ def _convolved(x, taps, biases, layout, turned=False):
     grid = (triton.cdiv(len(x), chosen["ROWS"]) * triton.cdiv(out, chosen["COLUMNS"]),)
     nothing = taps  # in the place of biases that are not there: the kernel does not read it
     tensors = (x, taps, nothing if biases is None else biases, y, layout.steps, layout.ranks, layout.lengths)
-    convolve[grid](*tensors, len(x), **chosen, num_warps=warps(chosen["COLUMNS"]))
+    with on_device_of(x):
+        convolve[grid](*tensors, len(x), **chosen, num_warps=warps(chosen["COLUMNS"]))
     return y
 
 
@@ -87,7 +89,8 @@ def _summed(x, grad_y, shape, layout):
     partial = x.new_empty(shares, k * out * (width + 1), dtype=torch.float32)
     tensors = (x, grad_y, partial, layout.steps, layout.ranks, layout.lengths)
     options = {**chosen, "num_warps": warps(chosen["ACROSS"])}
-    tap_gradients[(shares * tiles,)](*tensors, len(x), share * chosen["ROWS"], **options)
+    with on_device_of(x):
+        tap_gradients[(shares * tiles,)](*tensors, len(x), share * chosen["ROWS"], **options)
     grad_taps, grad_biases = partial.sum(dim=0).split([k * out * width, k * out])
     return grad_taps.view(shape), grad_biases.view(k, out)
 

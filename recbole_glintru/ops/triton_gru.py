@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from recbole_glintru.ops.compact import Compact
+from recbole_glintru.ops.launching import on_device_of
 from recbole_glintru.ops.layouts import Layout, Packed, Padded
 from recbole_glintru.ops.precision import float32_region
 from recbole_glintru.ops.triton_gru_kernels import gru_backward, gru_forward
@@ -80,7 +81,8 @@ def launch(kernel, tensors, where: Places, d: int, **choices) -> None:
     chosen = constants(d, tensors[0], where.padded, **choices)
     batch = len(where.lengths)
     grid = (triton.cdiv(batch, chosen["ROWS"]),)
-    kernel[grid](*tensors, *where[:3], batch, len(where.steps), **chosen, num_warps=warps)
+    with on_device_of(tensors[0]):
+        kernel[grid](*tensors, *where[:3], batch, len(where.steps), **chosen, num_warps=warps)
 
 
 def constants(d: int, like: Tensor, padded: bool, resident: Optional[bool] = None, rows: int = ROWS) -> dict:
@@ -166,9 +168,15 @@ def tf32_products(x: Tensor):
     if not x.is_cuda or x.dtype != torch.float32:
         yield
         return
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high")
+    matmul = torch.backends.cuda.matmul
+    if hasattr(matmul, "fp32_precision"):  # PyTorch 2.9, whose older names fail where somebody has used the new ones
+        before, set_to = matmul.fp32_precision, functools.partial(setattr, matmul, "fp32_precision")
+        precision = "tf32"
+    else:
+        before, set_to = torch.get_float32_matmul_precision(), torch.set_float32_matmul_precision
+        precision = "high"
+    set_to(precision)
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        set_to(before)

@@ -10,7 +10,6 @@ atomic additions, the same input gives the same bits. Each program writes and re
 are kept, each thread its own channel: there is nothing to wait for.
 """
 
-import math
 from typing import Optional
 
 import torch
@@ -18,13 +17,13 @@ import triton
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from recbole_glintru.ops.launching import on_device_of
 from recbole_glintru.ops.triton_scan_kernels import scan_backward, scan_forward
 
 CHUNK = 16  # steps: what the backward pass has in registers at a time
 BLOCK = 32  # channels, one a thread
 WARPS = 1  # no sum over channels then leaves a warp
 PROGRAMS = 4096  # of the backward pass, if there is work for them: four waves on an H100
-LOG2_E = 1 / math.log(2)
 
 
 def triton_scan(
@@ -45,7 +44,7 @@ def triton_scan(
     Args:
         u, delta, A, B, D, delta_bias, delta_softplus: see `selective_scan.selective_scan`.
         C, z: `[B, N, L]` and `[B, D, L]`, or `[B, N]` and `[B, D]` with `last_only`.
-        lengths: `[B] int64`, at least 1; None for L.
+        lengths: `[B] int64`, at most L; None for L.
 
     Returns:
         `[B, D, L]`, or `[B, D]`, in u's type; zeros behind a row's length.
@@ -88,13 +87,15 @@ class _TritonScan(torch.autograd.Function):
     def backward(ctx, grad_out):
         *inputs, kept = ctx.saved_tensors
         u, delta, rates, B, C, z, skip, bias, _ = inputs
-        splits = max(1, min(triton.cdiv(u.shape[2], BLOCK), PROGRAMS // len(u)))
-        later, grad_A = (rates.new_empty(len(u), *rates.shape) for _ in range(2))
+        splits = max(1, min(triton.cdiv(u.shape[2], BLOCK), PROGRAMS // max(1, len(u))))
+        later = rates.new_empty(len(u), *rates.shape)
+        grad_A = rates.new_zeros(later.shape)  # which stay where a history has no step
         grad_u, grad_delta = (torch.zeros(u.shape, dtype=t.dtype, device=t.device) for t in (u, delta))
         grad_B, grad_C = (rates.new_zeros(splits, *tensor.shape) for tensor in (B, C))
         grad_z = None if z is None else torch.zeros(z.shape, dtype=z.dtype, device=z.device)
         grad_skip = None if skip is None else rates.new_empty(len(u), u.shape[2])
-        written = (kept, later, grad_u, grad_delta, grad_A, grad_B, grad_C, grad_z, grad_skip, splits)
+        written = (kept, later, grad_u, grad_delta, grad_A, grad_B, grad_C, grad_z, grad_skip)
+        written = (*written, *grad_u.stride()[:2], splits)
         launch(scan_backward, (len(u), splits), inputs, grad_out.contiguous(), written, *ctx.options)
         return (
             grad_u,
@@ -117,15 +118,11 @@ def launch(kernel, grid, inputs, out: Tensor, written, softplus: bool, last_only
     for tensor in (u, delta, z, out):
         strides += [0, 0] if tensor is None else [tensor.stride(0), tensor.stride(1) if tensor.dim() == 3 else 0]
     nothing = inputs[0]  # in the place of a tensor that is not there: no kernel reads it
-    kernel[grid](
-        *(nothing if tensor is None else tensor for tensor in (*inputs, out, *written)),
-        width,
-        *strides,
-        **constants(
-            channels, inputs[2].shape[0], softplus, skip is not None, z is not None, bias is not None, last_only
-        ),
-        num_warps=WARPS,
-    )
+    has = (tensor is not None for tensor in (skip, z, bias))
+    chosen = constants(channels, inputs[2].shape[0], softplus, *has, last_only)
+    tensors = (nothing if tensor is None else tensor for tensor in (*inputs, out, *written))
+    with on_device_of(u):
+        kernel[grid](*tensors, width, *strides, **chosen, num_warps=WARPS)
 
 
 def constants(channels: int, states: int, softplus: bool, skip: bool, gate: bool, bias: bool, last_only: bool) -> dict:

@@ -3,25 +3,47 @@
 import triton
 import triton.language as tl
 
-# One compilation for all shapes.
+# One compilation for all shapes. And no stride is known to be a multiple of anything, so that no thread is given
+# several channels of a tile: with 32 channels in a block each thread has the column of its own channel.
 UNSPECIALISED = ["width", "u_row", "u_step", "delta_row", "delta_step", "z_row", "z_step", "out_row", "out_step"]
 
 
 @triton.jit
-def _argument(delta, channel, live, bias, BIAS: tl.constexpr):
-    """What the step sizes are the softplus of: `[BLOCK]`."""
-    argument = tl.load(delta + channel, mask=live, other=0.0).to(tl.float32)
+def _argument(delta, place, live, bias, BIAS: tl.constexpr):
+    """What the step sizes are the softplus of: `[CHUNK, BLOCK]`."""
+    argument = tl.load(delta + place, mask=live, other=0.0).to(tl.float32)
     if BIAS:
-        argument += bias
+        argument += bias[None, :]
     return argument
 
 
 @triton.jit
 def _step_size(argument, live, SOFTPLUS: tl.constexpr):
-    """`[BLOCK]`; zero outside the mask, so that the state stays as it is there."""
+    """`[CHUNK, BLOCK]`; zero outside the mask, so that the state stays as it is there."""
     if SOFTPLUS:
-        argument = tl.where(argument > 20, argument, tl.log(1 + tl.exp(tl.minimum(argument, 20))))
+        power = tl.exp(tl.minimum(argument, 20))
+        series = power * (1 - power * (0.5 - power / 3))  # where 1 + power has lost digits of it
+        argument = tl.where(argument > 20, argument, tl.where(power < 0.01, series, tl.log(1 + power)))
     return tl.where(live, argument, 0.0)
+
+
+@triton.jit
+def _row(tile, index, i):
+    """Row i of a tile `[CHUNK, BLOCK]`: a register of a thread that has a column, for to add integer zeros is nothing.
+
+    An access to memory for each row would be nothing less to the GPU, and ten times the work for the compiler, which
+    looks at all else again for each access.
+    """
+    return tl.sum(tl.where(index == i, tile.to(tl.int32, bitcast=True), 0), axis=0).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def _tile(rows, index, CHUNK: tl.constexpr):
+    """Rows `[BLOCK]`, put together."""
+    tile = rows[0][None, :] + tl.zeros([CHUNK, 1], tl.float32)
+    for i in tl.static_range(1, CHUNK):
+        tile = tl.where(index == i, rows[i][None, :], tile)
+    return tile
 
 
 @triton.jit
@@ -39,7 +61,7 @@ def scan_forward(
     z,
     skip,  # [D]
     bias,  # [D]
-    lengths,  # [B], at least 1
+    lengths,  # [B]
     out,  # [B, L, D] or [B, D], written
     kept,  # [B, chunks, N, D], written: the state before each chunk but the first
     width,  # L
@@ -61,17 +83,20 @@ def scan_forward(
     skips = _vector(skip, channel, own, SKIP)
     biases = _vector(bias, channel, own, BIAS)
     chunks = tl.cdiv(width, CHUNK)
+    index = tl.arange(0, CHUNK)[:, None]
     for chunk in range(tl.cdiv(length, CHUNK)):
         first = chunk * CHUNK
+        t = first + index
+        live = own[None, :] & (t < length)
+        place = row * delta_row + t * delta_step + channel[None, :]
+        step_tile = _step_size(_argument(delta, place, live, biases, BIAS), live, SOFTPLUS)
+        along = tl.load(u + row * u_row + t * u_step + channel[None, :], mask=live, other=0.0).to(tl.float32)
+        drive_tile, y_tile = step_tile * along, along * skips[None, :] if SKIP else along * 0
         steps, drives, ys = (), (), ()
         for i in tl.static_range(CHUNK):
-            live = own & (channel * 0 + first + i < length)
-            argument = _argument(delta + row * delta_row + (first + i) * delta_step, channel, live, biases, BIAS)
-            along = tl.load(u + row * u_row + (first + i) * u_step + channel, mask=live, other=0.0).to(tl.float32)
-            step = _step_size(argument, live, SOFTPLUS)
-            steps += (step,)
-            drives += (step * along,)
-            ys += (along * skips if SKIP else along * 0,)
+            steps += (_row(step_tile, index, i),)
+            drives += (_row(drive_tile, index, i),)
+            ys += (_row(y_tile, index, i),)
         states = kept + (row * chunks + chunk) * N * D + channel
         inputs = B + (row * width + first) * N
         readouts = C + (row * N if LAST else (row * width + first) * N)
@@ -88,19 +113,17 @@ def scan_forward(
                 sums += (ys[i] + state * readout,)
             ys = sums
             tl.store(states + (N + n) * D, state, mask=own & (channel * 0 + chunk + 1 < chunks))
-        for i in tl.static_range(CHUNK):
-            t = channel * 0 + first + i
-            reads = own & (t == length - 1) if LAST else own & (t < length)
-            y = ys[i]
-            if GATE:
-                place = z + row * z_row + (first + i) * z_step + channel
-                gate = tl.load(place, mask=reads, other=0.0).to(tl.float32)
-                y = y * gate / (1 + tl.exp(-gate))
-            place = out + row * out_row + (first + i) * out_step + channel
-            tl.store(place, y.to(out.dtype.element_ty), mask=reads)
+        y_tile = _tile(ys, index, CHUNK)
+        reads = live & (t == length - 1) if LAST else live
+        if GATE:
+            place = row * z_row + t * z_step + channel[None, :]
+            gate = tl.load(z + place, mask=reads, other=0.0).to(tl.float32)
+            y_tile = y_tile * gate / (1 + tl.exp(-gate))
+        place = row * out_row + t * out_step + channel[None, :]
+        tl.store(out + place, y_tile.to(out.dtype.element_ty), mask=reads)
 
 
-@triton.jit(do_not_specialize=[*UNSPECIALISED, "splits"])
+@triton.jit(do_not_specialize=[*UNSPECIALISED, "grad_row", "grad_step", "splits"])
 def scan_backward(
     u, delta, A, B, C, z, skip, bias, lengths,
     out,  # [B, L, D] or [B, D]: the gradient of the output
@@ -113,6 +136,7 @@ def scan_backward(
     grad_C,  # [splits, B, L, N] or [splits, B, N]
     grad_z,
     grad_skip,  # [B, D]
+    grad_row, grad_step,  # of grad_u and grad_delta
     splits,
     width,
     u_row, u_step, delta_row, delta_step, z_row, z_step, out_row, out_step,
@@ -132,6 +156,7 @@ def scan_backward(
     length = tl.load(lengths + row)
     chunks = tl.cdiv(width, CHUNK)
     running = tl.cdiv(length, CHUNK)
+    index = tl.arange(0, CHUNK)[:, None]
     for block in range(split, tl.cdiv(D, BLOCK), splits):
         channel = block * BLOCK + tl.arange(0, BLOCK)
         own = channel < D
@@ -142,26 +167,27 @@ def scan_backward(
         for back in range(running):
             chunk = running - 1 - back
             first = chunk * CHUNK
+            t = first + index
+            live = own[None, :] & (t < length)
+            argument = _argument(delta, row * delta_row + t * delta_step + channel[None, :], live, biases, BIAS)
+            along = tl.load(u + row * u_row + t * u_step + channel[None, :], mask=live, other=0.0).to(tl.float32)
+            reads = live & (t == length - 1) if LAST else live
+            grad = tl.load(out + row * out_row + t * out_step + channel[None, :], mask=reads, other=0.0)
+            to_y_tile = grad.to(tl.float32)
+            if GATE:
+                place = row * z_row + t * z_step + channel[None, :]
+                gate = tl.load(z + place, mask=reads, other=0.0).to(tl.float32)
+                to_y_tile = to_y_tile * gate / (1 + tl.exp(-gate))
+            step_tile = _step_size(argument, live, SOFTPLUS)
+            drive_tile, y_tile = step_tile * along, along * skips[None, :] if SKIP else along * 0
             steps, drives, to_ys, ys, to_steps, to_drives = (), (), (), (), (), ()
             for i in tl.static_range(CHUNK):
-                t = channel * 0 + first + i
-                live = own & (t < length)
-                argument = _argument(delta + row * delta_row + (first + i) * delta_step, channel, live, biases, BIAS)
-                along = tl.load(u + row * u_row + (first + i) * u_step + channel, mask=live, other=0.0).to(tl.float32)
-                reads = own & (t == length - 1) if LAST else live
-                place = out + row * out_row + (first + i) * out_step + channel
-                to_y = tl.load(place, mask=reads, other=0.0).to(tl.float32)
-                if GATE:
-                    place = z + row * z_row + (first + i) * z_step + channel
-                    gate = tl.load(place, mask=reads, other=0.0).to(tl.float32)
-                    to_y = to_y * gate / (1 + tl.exp(-gate))
-                step = _step_size(argument, live, SOFTPLUS)
-                steps += (step,)
-                drives += (step * along,)
-                to_ys += (to_y,)
-                ys += (along * skips if SKIP else along * 0,)
-                to_steps += (along * 0,)
-                to_drives += (along * 0,)
+                steps += (_row(step_tile, index, i),)
+                drives += (_row(drive_tile, index, i),)
+                to_ys += (_row(to_y_tile, index, i),)
+                ys += (_row(y_tile, index, i),)
+                to_steps += (channel.to(tl.float32) * 0,)
+                to_drives += (channel.to(tl.float32) * 0,)
             states = kept + (row * chunks + chunk) * N * D + channel
             inputs = B + (row * width + first) * N
             to_inputs = grad_B + (share * width + first) * N
@@ -219,28 +245,27 @@ def scan_backward(
                 tl.store(later + behind + n * D, passed, mask=own)
                 total = tl.load(grad_A + behind + n * D, mask=continued, other=0.0)
                 tl.store(grad_A + behind + n * D, total + to_rate, mask=own)
-            for i in tl.static_range(CHUNK):  # read again: registers are scarce above
-                t = channel * 0 + first + i
-                live = own & (t < length)
-                argument = _argument(delta + row * delta_row + (first + i) * delta_step, channel, live, biases, BIAS)
-                along = tl.load(u + row * u_row + (first + i) * u_step + channel, mask=live, other=0.0).to(tl.float32)
-                to_delta = to_steps[CHUNK - 1 - i] + to_drives[CHUNK - 1 - i] * along
-                if SOFTPLUS:
-                    to_delta = to_delta / (1 + tl.exp(-argument))
-                to_u = to_drives[CHUNK - 1 - i] * steps[i]
-                if SKIP:
-                    to_u += to_ys[i] * skips
-                    to_skip += to_ys[i] * along
-                place = (row * width + first + i) * D + channel
-                tl.store(grad_u + place, to_u.to(grad_u.dtype.element_ty), mask=live)
-                tl.store(grad_delta + place, to_delta.to(grad_delta.dtype.element_ty), mask=live)
-                if GATE:
-                    reads = own & (t == length - 1) if LAST else live
-                    place = row * out_row + (first + i) * out_step + channel
-                    grad = tl.load(out + place, mask=reads, other=0.0).to(tl.float32)
-                    gate = tl.load(z + row * z_row + (first + i) * z_step + channel, mask=reads, other=0.0)
-                    opened = 1 / (1 + tl.exp(-gate.to(tl.float32)))
-                    to_gate = grad * ys[i] * opened * (1 + gate * (1 - opened))
-                    tl.store(grad_z + place, to_gate.to(grad_z.dtype.element_ty), mask=reads)
+            # Read again: registers are scarce above.
+            argument = _argument(delta, row * delta_row + t * delta_step + channel[None, :], live, biases, BIAS)
+            along = tl.load(u + row * u_row + t * u_step + channel[None, :], mask=live, other=0.0).to(tl.float32)
+            y_tile, to_y_tile = _tile(ys, index, CHUNK), _tile(to_ys, index, CHUNK)
+            to_step, to_drive = _tile(to_steps, CHUNK - 1 - index, CHUNK), _tile(to_drives, CHUNK - 1 - index, CHUNK)
+            to_delta = to_step + to_drive * along
+            if SOFTPLUS:
+                to_delta = to_delta / (1 + tl.exp(-argument))
+            to_u = to_drive * _tile(steps, index, CHUNK)
+            if SKIP:
+                to_u += to_y_tile * skips[None, :]
+                to_skip += tl.sum(to_y_tile * along, axis=0)
+            place = row * grad_row + t * grad_step + channel[None, :]
+            tl.store(grad_u + place, to_u.to(grad_u.dtype.element_ty), mask=live)
+            tl.store(grad_delta + place, to_delta.to(grad_delta.dtype.element_ty), mask=live)
+            if GATE:
+                place = row * out_row + t * out_step + channel[None, :]
+                grad = tl.load(out + place, mask=reads, other=0.0).to(tl.float32)
+                gate = tl.load(z + row * z_row + t * z_step + channel[None, :], mask=reads, other=0.0).to(tl.float32)
+                opened = 1 / (1 + tl.exp(-gate))
+                to_gate = grad * y_tile * opened * (1 + gate * (1 - opened))
+                tl.store(grad_z + place, to_gate.to(grad_z.dtype.element_ty), mask=reads)
         if SKIP:
             tl.store(grad_skip + row * D + channel, to_skip, mask=own)

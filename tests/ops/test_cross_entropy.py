@@ -33,6 +33,40 @@ def test_equals_reference(monkeypatch, rows, items, d, bias, piece, dtype, toler
         torch.testing.assert_close(ours, plain, rtol=tolerance, atol=tolerance, msg=lambda m, name=name: f"{name}: {m}")
 
 
+@pytest.mark.parametrize("piece", [1, 50, 300], ids=["item by item", "items", "more items"])
+@pytest.mark.parametrize("bias", [False, True], ids=["no-bias", "bias"])
+def test_nothing_is_added_twice_to_one_place_on_a_gpu(monkeypatch, bias, piece):
+    """There the order of such additions is chance: a target that many rows have is counted where its shares are."""
+    monkeypatch.setattr(cross_entropy, "PIECE", piece)
+    monkeypatch.setattr(cross_entropy, "_adds_in_order", lambda x: False)
+    tensors, target = problem(67, 20, 4, bias)
+    target = target % 7 + 5  # each of them often, and the others never
+    expected = results(catalogue_cross_entropy_reference, tensors, target)
+    monkeypatch.setattr(torch.Tensor, "index_add_", None)
+    for ours, plain in zip(results(catalogue_cross_entropy, tensors, target), expected):
+        torch.testing.assert_close(ours, plain, rtol=1e-13, atol=1e-13)
+
+
+def test_larger_pieces_on_a_gpu():
+    """At a million items those of the size of a CPU's cache would be a thousand launches."""
+    assert cross_entropy._scores_at_a_time(torch.zeros(1)) == 1 << 21
+    assert cross_entropy._scores_at_a_time(torch.zeros(1, device="meta")) == 1 << 26
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("most", [1 << 12, 1 << 16], ids=["items", "rows"])
+def test_same_bits_twice_on_a_gpu(monkeypatch, most):
+    """And those of the CPU, but for rounding."""
+    monkeypatch.setattr(cross_entropy, "MOST_WHOLE", most)
+    tensors, target = problem(2048, 1000, 32, True, torch.float32)
+    expected = results(catalogue_cross_entropy_reference, tensors, target % 7)
+    own = [tensor.detach().cuda().requires_grad_() for tensor in tensors]
+    first, second = (results(catalogue_cross_entropy, own, target.cuda() % 7) for _ in range(2))
+    for one, other, plain in zip(first, second, expected):
+        assert torch.equal(one, other)
+        torch.testing.assert_close(one.cpu(), plain, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("piece", [50, 700], ids=["items", "rows"])
 def test_confident_scores_neither_overflow_nor_vanish(monkeypatch, piece):
     monkeypatch.setattr(cross_entropy, "PIECE", piece)

@@ -37,6 +37,18 @@ def test_sum_on_a_gpu():
     torch.testing.assert_close(embedding_gradients._sorted_sum(sparse), sparse.to_dense())
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("count", [2000, 100_000], ids=["few", "many"])  # PyTorch sorts the many alone
+def test_sum_on_this_gpu(count):
+    """That of the CPU, but for rounding, and the same bits every time, although many rows are met often."""
+    generator = torch.Generator().manual_seed(count)
+    rows = torch.randint(0, 300, (1, count), generator=generator) ** 2 // 300
+    sparse = torch.sparse_coo_tensor(rows, torch.randn(count, 64, generator=generator), (300, 64))
+    first, second = (embedding_gradients._sorted_sum(sparse.cuda()) for _ in range(2))
+    assert torch.equal(first, second)
+    torch.testing.assert_close(first.cpu(), sparse.to_dense(), rtol=1e-4, atol=1e-3)
+
+
 def test_one_dense_gradient(monkeypatch):
     """Eight look-ups, one gradient of the table's size."""
     table, dense = nn.Embedding(50, 4), []

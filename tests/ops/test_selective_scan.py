@@ -273,7 +273,7 @@ def test_kernels_that_disagree_are_refused(monkeypatch, scan, reason):
     with pytest.warns(UserWarning, match=reason):
         assert not mamba_kernels.scan_is_usable(CPU)
     with pytest.raises(RuntimeError, match=f"scan_backend='mamba_ssm'.*{reason}"):
-        choose_backend(torch.zeros(1), "mamba_ssm")
+        choose_backend(torch.zeros(1, 1, 1), torch.zeros(1, 1), "mamba_ssm")
 
 
 def test_absent_kernels_are_no_reason_to_warn(monkeypatch, recwarn):
@@ -281,9 +281,9 @@ def test_absent_kernels_are_no_reason_to_warn(monkeypatch, recwarn):
         monkeypatch.setitem(sys.modules, name, None)
     assert not mamba_kernels.scan_is_usable(CPU) and not mamba_kernels.convolution_is_usable(CPU)
     assert not recwarn
-    assert choose_backend(torch.zeros(1), "auto") == "torch"
+    assert choose_backend(torch.zeros(1, 1, 1), torch.zeros(1, 1), "auto") == "torch"
     with pytest.raises(RuntimeError, match="mamba-ssm is not installed"):
-        choose_backend(torch.zeros(1), "mamba_ssm")
+        choose_backend(torch.zeros(1, 1, 1), torch.zeros(1, 1), "mamba_ssm")
 
 
 @pytest.mark.parametrize("factor", [1.0, 1.01])

@@ -31,3 +31,4 @@ def test_compiles_for_hopper(case, matrix_units, tmp_path):
     for registers, stack, shared, wgmma, _ in rows:
         assert registers <= 255 and stack <= 512 and shared <= 232_448
         assert (wgmma > 0) == matrix_units
+        assert matrix_units or shared == 0, "a thread of the scan has its own channel, and needs none of another's"

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from triton_kernels import DEVICE, ON_GPU, ON_GPU_ALONE, assert_close
+from triton_kernels import DEVICE, ON_GPU, ON_GPU_ALONE, assert_close, devices_of_launches
 
 from recbole_glintru.layers.temporal_conv import TemporalConv
 from recbole_glintru.ops import compact, conv_kernels
@@ -132,8 +132,16 @@ def test_no_position_at_all():
     assert not any(grad.any() for grad in torch.autograd.grad(y.sum(), tensors))
 
 
-def test_same_bits_twice():
-    arguments = problem(ROWS[17], 3, 64, 64)
+def test_launches_on_the_device_of_the_tensors(monkeypatch):
+    devices = devices_of_launches(monkeypatch, triton_conv)
+    tensors, lengths = problem([2, 1], 3, 32, 32)
+    outcome(kernels, tensors, lengths)
+    assert devices == 3 * [tensors["x"].device]
+
+
+@pytest.mark.parametrize("rows, width", [(17, 64), pytest.param(2048, 128, marks=ON_GPU_ALONE)])
+def test_same_bits_twice(rows, width):
+    arguments = problem(ROWS[rows], 3, width, width)
     first, second = (outcome(kernels, *arguments) for _ in range(2))
     for name, value in first.items():
         assert torch.equal(value, second[name]), name

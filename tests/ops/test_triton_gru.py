@@ -1,6 +1,6 @@
 import pytest
 import torch
-from triton_kernels import DEVICE, ON_GPU, ON_GPU_ALONE, assert_close
+from triton_kernels import DEVICE, NEEDS_GPU, ON_GPU, ON_GPU_ALONE, assert_close, devices_of_launches
 
 from recbole_glintru.layers.gru import GRU
 from recbole_glintru.ops import gru_kernels, matrix_units
@@ -74,14 +74,32 @@ def test_equals_reference(rows, length, d, layout):
         assert_close(name, actual[name], value, TOLERANCES[torch.float32])
 
 
-@pytest.mark.parametrize("rows, length, d", [(3, 4, 64), pytest.param(17, 65, 32, marks=slow)])
+@pytest.mark.parametrize(
+    "rows, length, d, layout",
+    [
+        (3, 4, 64, Padded),
+        pytest.param(17, 65, 32, Padded, marks=slow),
+        *(pytest.param(19, 6, d, Compact, marks=slow) for d in (48, 128, 160)),
+        pytest.param(2048, 200, 128, Compact, marks=ON_GPU_ALONE),
+    ],
+)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["f16", "bf16"])
-def test_half_precision(rows, length, d, dtype):
+def test_half_precision(rows, length, d, layout, dtype):
     arguments = problem(rows, length, d)
     expected = outcome(gru_reference, *arguments)
-    actual = outcome(kernels, *arguments, dtype=dtype)
+    actual = outcome(kernels, *arguments, dtype=dtype, layout=layout)
     for name, value in expected.items():
         assert_close(name, actual[name], value, TOLERANCES[dtype])
+
+
+@pytest.mark.parametrize("layout", [Padded, Compact])
+def test_histories_without_a_step(layout):
+    """As many of them as a program has, before it in its row of programs, and among the others."""
+    tensors, _, cotangent = problem(20, 3, 32)
+    lengths = torch.tensor([0, 3, 0, 1] + 16 * [0], device=DEVICE)
+    expected = outcome(gru_reference, tensors, lengths, cotangent)
+    for name, value in outcome(kernels, tensors, lengths, cotangent, layout=layout).items():
+        assert_close(name, value, expected[name], TOLERANCES[torch.float32])
 
 
 def test_other_input_width():
@@ -100,9 +118,12 @@ def test_weights_read_at_each_step(monkeypatch):
         assert_close(name, value, expected[name], TOLERANCES[torch.float32])
 
 
-def test_same_bits_twice():
-    arguments = problem(17, 3, 32)
-    first, second = (outcome(kernels, *arguments) for _ in range(2))
+@pytest.mark.parametrize(
+    "rows, length, d, layout", [(17, 3, 32, Padded), pytest.param(2048, 200, 128, Compact, marks=ON_GPU_ALONE)]
+)
+def test_same_bits_twice(rows, length, d, layout):
+    arguments = problem(rows, length, d)
+    first, second = (outcome(kernels, *arguments, layout=layout) for _ in range(2))
     for name, value in first.items():
         assert torch.equal(value, second[name]), name
 
@@ -149,11 +170,29 @@ def test_what_the_kernels_cannot_do_is_said(objections, change, reason):
         assert reason in gru_kernels._objection(**{**asked, **change})
 
 
+def test_self_check_is_of_both_layouts(objections, monkeypatch):
+    """Each has a kernel of its own: one that is right in `Padded` alone is not used."""
+    right = gru_kernels.gru
+    monkeypatch.setattr(
+        gru_kernels, "gru", lambda x, layout, *rest: right(x, layout, *rest) * (1 + 0.1 * isinstance(layout, Compact))
+    )
+    with pytest.warns(UserWarning, match="in the layout Compact the output is off by 0.1"):
+        assert gru_kernels._objection(DEVICE, torch.float32, 32, False, True) is not None
+
+
+def test_launches_on_the_device_of_the_tensors(monkeypatch):
+    """Triton itself takes the current one."""
+    devices = devices_of_launches(monkeypatch, triton_gru)
+    tensors, lengths, cotangent = problem(2, 2, 32)
+    outcome(kernels, tensors, lengths, cotangent)
+    assert devices == 2 * [tensors["x"].device]
+
+
 def test_cpu_has_its_own_path(recwarn):
     assert not gru_kernels.are_usable(torch.device("cpu"), torch.float32, 32, False) and not recwarn
 
 
-@pytest.mark.skipif(not ON_GPU, reason="needs a GPU")
+@NEEDS_GPU
 @pytest.mark.parametrize("autocast", [None, torch.bfloat16, torch.float16])
 def test_layer_on_gpu(autocast):
     torch.manual_seed(0)
@@ -165,3 +204,21 @@ def test_layer_on_gpu(autocast):
         actual = layout.pad(layer(x, layout).float())
     expected = gru_reference(x, lengths, layer.weight_ih_l0, layer.weight_hh_l0)
     assert_close("states", actual, expected, TOLERANCES[autocast or torch.float32])
+
+
+@NEEDS_GPU
+@pytest.mark.parametrize("hidden_size, bias, reason", [(16, False, "not 16"), (64, True, "no biases")])
+def test_layer_on_gpu_without_the_kernels(objections, hidden_size, bias, reason):
+    """cuDNN takes what they cannot, in the layout that a model has there."""
+    torch.manual_seed(0)
+    layer = GRU(hidden_size, bias=bias).to(DEVICE)
+    tensors, lengths, cotangent = problem(40, 30, hidden_size)
+    x = tensors["x"].requires_grad_()
+    layout, weights = Compact(lengths, 30), list(layer.parameters())
+    with pytest.warns(UserWarning, match=f"runs in cuDNN.*{reason}"):
+        actual = layout.pad(layer(layout.arrange(x), layout))
+    expected = gru_reference(x, lengths, *layer.all_weights[0])
+    assert_close("states", actual, expected, TOLERANCES[torch.float32])
+    gradients = [torch.autograd.grad((states * cotangent).sum(), [x, *weights]) for states in (actual, expected)]
+    for name, *values in zip(["x", *dict(layer.named_parameters())], *gradients):
+        assert_close(name, *values, TOLERANCES[torch.float32])

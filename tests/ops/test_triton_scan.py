@@ -2,7 +2,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from triton_kernels import DEVICE, ON_GPU, ON_GPU_ALONE, assert_close
+from triton_kernels import DEVICE, ON_GPU, ON_GPU_ALONE, assert_close, devices_of_launches
 
 from recbole_glintru.layers.mamba import Mamba
 from recbole_glintru.ops import mamba_kernels, scan_kernels
@@ -10,6 +10,7 @@ from recbole_glintru.ops.histories import at_position, valid_positions
 from recbole_glintru.ops.selective_scan import choose_backend, selective_scan, selective_scan_last
 
 triton_scan = pytest.importorskip("recbole_glintru.ops.triton_scan")
+OutOfResources = pytest.importorskip("triton.runtime.errors").OutOfResources
 slow = pytest.mark.slow
 # Of the largest element: float32 sums in another order; half precision rounds what is read and written to 2^-11, 2^-8.
 # A GPU's exponentials are a few units of the last digit off, and there is a problem with many more of them.
@@ -139,8 +140,55 @@ def test_large_steps_and_decays():
         assert_close(name, value, expected[name], 1e-4)
 
 
-def test_same_bits_twice():
-    tensors, lengths = problem(3, 40, 2, 5)
+def test_small_steps():
+    """The softplus of what is far below zero, where 1 + exp(x) has lost most digits of exp(x), and of all else."""
+    delta = torch.linspace(-16, 24, 96, device=DEVICE).view(1, 96, 1)
+    ones = torch.ones(96, 1, device=DEVICE)
+    y = kernel(None, u=ones.view(1, 96, 1), delta=delta, A=-ones, B=ones[:1, None], C=ones[:1, None])
+    exact = torch.nn.functional.softplus(delta.double(), threshold=100)
+    torch.testing.assert_close(y.double(), exact, rtol=1e-4 if ON_GPU else 5e-6, atol=0)
+
+
+@pytest.mark.parametrize("last_only", [False, True], ids=["all", "last"])
+def test_histories_without_a_step(monkeypatch, last_only):
+    """Zeros, and the others are as without them, although memory is full of something else."""
+    plain = torch.Tensor.new_empty
+
+    def full(*shape, **options):
+        made = plain(*shape, **options)
+        return made.fill_(float("nan")) if made.is_floating_point() else made
+
+    monkeypatch.setattr(torch.Tensor, "new_empty", full)
+    tensors, lengths = problem(4, 32, 2, 5, last_only)
+    lengths = torch.tensor([0, 5, 0, 2], device=DEVICE)
+    cotangent = torch.linspace(-1, 1, tensors["z"].numel(), device=DEVICE).view(tensors["z"].shape)
+
+    def results(rows):
+        own = {n: t[rows] if len(t) == 4 else t.clone() for n, t in tensors.items()}
+        own = {name: tensor.requires_grad_() for name, tensor in own.items()}
+        y = kernel(lengths[rows], last_only, **own)
+        return dict(zip(["y", *own], [y, *torch.autograd.grad((y * cotangent[rows]).sum(), list(own.values()))]))
+
+    expected = results(lengths > 0)
+    for name, value in results(slice(None)).items():
+        if len(value) == 4:
+            assert not value[lengths == 0].any(), name
+            value = value[lengths > 0]
+        torch.testing.assert_close(value, expected[name], msg=lambda m, name=name: f"{name}: {m}")
+
+
+def test_launches_on_the_device_of_the_tensors(monkeypatch):
+    devices = devices_of_launches(monkeypatch, triton_scan)
+    tensors, lengths = problem(1, 32, 1, 2)
+    outcome(kernel, tensors, lengths)
+    assert devices == 2 * [tensors["u"].device]
+
+
+@pytest.mark.parametrize(
+    "rows, channels, states, length", [(3, 40, 2, 5), pytest.param(2048, 128, 32, 200, marks=ON_GPU_ALONE)]
+)
+def test_same_bits_twice(rows, channels, states, length):
+    tensors, lengths = problem(rows, channels, states, length)
     first, second = (outcome(kernel, tensors, lengths) for _ in range(2))
     for name, value in first.items():
         assert torch.equal(value, second[name]), name
@@ -178,12 +226,42 @@ def test_chunks_as_they_are(monkeypatch):
 
 def test_self_check(objections, monkeypatch):
     """The kernels pass it, and one that is off does not: asked for by name it is an error, which says what is wrong."""
-    assert scan_kernels.are_usable(DEVICE)
+    asked = (DEVICE, 32, 2, torch.float32, False)
+    assert scan_kernels.are_usable(*asked)
     scan_kernels._objection.cache_clear()
     right = scan_kernels.scan
     monkeypatch.setattr(scan_kernels, "scan", lambda *args, **options: right(*args, **options) * 1.01)
     with pytest.raises(RuntimeError, match="scan_backend='triton'.*the output is off by 0.01"):
-        scan_kernels.require(DEVICE)
+        scan_kernels.require(*asked)
+
+
+@pytest.mark.parametrize("last_only", [False, True], ids=["all", "last"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["f16", "bf16"])
+def test_self_check_in_half_precision(objections, dtype, last_only):
+    assert scan_kernels._objection(DEVICE, 32, 1, dtype, last_only) is None
+
+
+def test_each_kernel_is_checked_once(objections, monkeypatch):
+    """At the shape, in the type and at the positions that a model asks for."""
+    asked = []
+    monkeypatch.setattr(scan_kernels, "_differs", lambda device, *rest: asked.append(rest))
+    tensors, lengths = problem(2, 32, 2, 3)
+    for _ in range(2):
+        selective_scan(**tensors, delta_softplus=True, lengths=lengths, backend="triton")
+    tensors, lengths = problem(2, 40, 1, 3, last_only=True, dtype=torch.bfloat16)
+    selective_scan_last(**tensors, last=lengths - 1, delta_softplus=True, backend="triton")
+    assert asked == [(32, 2, torch.float32, False), (40, 1, torch.bfloat16, True)]
+
+
+def test_kernel_too_large_for_the_device_is_an_objection(objections, monkeypatch):
+    def fail(*args, **options):
+        raise OutOfResources(300_000, 232_448, "shared memory")
+
+    monkeypatch.setattr(scan_kernels, "scan", fail)
+    with pytest.raises(RuntimeError, match="scan_backend='triton'.*for 40 channels of 2 states.*out of resource"):
+        scan_kernels.require(DEVICE, 40, 2, torch.float32, False)
+    with pytest.raises(RuntimeError, match="have no torch.float64"):
+        scan_kernels.require(DEVICE, 40, 2, torch.float64, False)
 
 
 @pytest.mark.parametrize(
@@ -191,11 +269,11 @@ def test_self_check(objections, monkeypatch):
 )
 def test_first_choice_on_a_gpu(monkeypatch, mamba_ssm, own, expected):
     monkeypatch.setattr(mamba_kernels, "scan_is_usable", lambda device: mamba_ssm)
-    monkeypatch.setattr(scan_kernels, "are_usable", lambda device: own)
-    on_gpu = SimpleNamespace(is_cuda=True, dtype=torch.float32, device=DEVICE)
-    assert choose_backend(on_gpu, "auto") == expected
+    monkeypatch.setattr(scan_kernels, "are_usable", lambda device, *_: own)
+    on_gpu, A = SimpleNamespace(is_cuda=True, dtype=torch.float32, device=DEVICE), torch.zeros(32, 2)
+    assert choose_backend(on_gpu, A, "auto") == expected
     on_gpu.dtype = torch.float64
-    assert choose_backend(on_gpu, "auto") == "torch"
+    assert choose_backend(on_gpu, A, "auto") == "torch"
 
 
 def test_last_state_is_left_to_torch(objections):
