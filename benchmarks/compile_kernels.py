@@ -3,16 +3,23 @@
     python benchmarks/compile_kernels.py                    # Hopper
     python benchmarks/compile_kernels.py --capability 80    # Ampere
 
-Needs Triton, and no GPU. Registers are those of one thread; a stack is registers that spill to memory.
+Needs Triton, and no GPU. Registers are those of one thread; a stack is registers that spill to memory; a question mark
+stands where Triton comes without the tool that says so.
 """
 
 import argparse
+import functools
+import multiprocessing
 import os
 import re
 import subprocess
 import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import Union
 
 import triton
+from measure.options import cores, obey_interrupts, positive
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
@@ -30,17 +37,23 @@ def compile_kernel(kernel, types: dict, constants: dict, capability: int = 90, *
     return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
 
 
-def resources(compiled) -> dict[str, int]:
+def resources(compiled) -> dict[str, Union[int, str]]:
     """Registers of a thread, bytes that spill, bytes of shared memory, and the kinds of matrix instructions."""
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(compiled.asm["cubin"])
-        file.flush()
-        tool = os.path.join(os.path.dirname(triton.__file__), "backends", "nvidia", "bin", "cuobjdump")
-        said = subprocess.run([tool, "--dump-resource-usage", file.name], capture_output=True, text=True).stdout
-    registers, stack = map(int, re.search(r"REG:(\d+) STACK:(\d+)", said).groups())
     wide, narrow = (compiled.asm["ptx"].count(name) for name in ("wgmma.mma_async", "mma.sync"))
+    registers, stack = _registers_and_stack(compiled.asm["cubin"])
     shared = compiled.metadata.shared
     return {"registers": registers, "stack": stack, "shared": shared, "wgmma": wide, "mma": narrow}
+
+
+def _registers_and_stack(cubin):
+    tool = os.path.join(os.path.dirname(triton.__file__), "backends", "nvidia", "bin", "cuobjdump")
+    if not os.path.isfile(tool):
+        return "?", "?"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        said = subprocess.run([tool, "--dump-resource-usage", file.name], capture_output=True, text=True).stdout
+    return tuple(map(int, re.search(r"REG:(\d+) STACK:(\d+)", said).groups()))
 
 
 def gru_cases():
@@ -111,12 +124,40 @@ def scan_cases():
                     yield case, kernel, types, constants, {"num_warps": triton_scan.WARPS}
 
 
+@functools.cache
+def all_cases() -> dict[str, tuple]:
+    """Name -> (kernel, types, constants, options)."""
+    return {name: case for name, *case in (*gru_cases(), *conv_cases(), *scan_cases())}
+
+
+def compile_case(name: str, capability: int) -> Union[dict, str]:
+    """What a case takes, or the compiler's error."""
+    kernel, types, constants, options = all_cases()[name]
+    try:
+        return resources(compile_kernel(kernel, types, constants, capability, **options))
+    except Exception as error:
+        return f"{type(error).__name__}: {str(error)[-400:]}"
+
+
+def compile_all(names: Sequence[str], capability: int, jobs: int) -> Iterator[tuple[str, Union[dict, str]]]:
+    """Each case and what came of it, in their order; in processes, if several jobs may run at once."""
+    compile_one = functools.partial(compile_case, capability=capability)
+    if min(jobs, len(names)) <= 1:
+        yield from zip(names, map(compile_one, names))
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(jobs, len(names)), mp_context=context) as pool:
+        yield from zip(names, pool.map(compile_one, names))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--capability", type=int, default=90, help="90 is Hopper, 80 Ampere")
     parser.add_argument("--device-capability", action="store_true", help="that of the GPU that is there")
     parser.add_argument("--only", default="", help="cases whose name contains this")
+    parser.add_argument("--jobs", type=positive(int), default=cores(), help="at once (default: the cores)")
     arguments = parser.parse_args()
+    obey_interrupts()
     if arguments.device_capability:
         import torch
 
@@ -124,14 +165,11 @@ def main():
     limit = SHARED_MEMORY.get(arguments.capability)
     failed = []
     print("| kernel | registers | stack | shared memory | wgmma | mma |\n|---|---|---|---|---|---|")
-    for name, kernel, types, constants, options in (*gru_cases(), *conv_cases(), *scan_cases()):
-        if arguments.only not in name:
-            continue
-        try:
-            found = resources(compile_kernel(kernel, types, constants, arguments.capability, **options))
-        except Exception as error:
+    names = [name for name in all_cases() if arguments.only in name]
+    for name, found in compile_all(names, arguments.capability, arguments.jobs):
+        if isinstance(found, str):
             failed.append(name)
-            print(f"| {name} | {type(error).__name__}: {str(error)[-400:]} |", flush=True)
+            print(f"| {name} | {found} |", flush=True)
             continue
         too_large = limit is not None and found["shared"] > limit
         failed += [name] * too_large

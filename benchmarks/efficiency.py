@@ -10,11 +10,13 @@ The table of the paper (its Table 3), with RecBole's GRU4Rec, BERT4Rec, SASRec a
 models, each as it is and `-accelerated` by `recbole_glintru.accelerate`, and `GLINTRU-plain`, GLINT-RU as anybody
 would write it down. Settings are the paper's (`properties/dataset/`), data, loaders and evaluation RecBole's own.
 Results are printed, and put into `benchmarks/results/efficiency-<device>.{json,md}`, with plots where Matplotlib is
-installed; a run replaces its own sections there and leaves the others. Ctrl-C ends it, and what there is is written.
+installed; a run replaces its own sections there and leaves the others. They are written every few seconds: what ends it
+leaves what was measured. Ctrl-C ends it in good order.
 """
 
 import argparse
 import sys
+import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +26,7 @@ import torch
 from measure import growth, profiling, report, shapes
 from measure.loader import SETTINGS as LOADER_SETTINGS
 from measure.loader import LoaderShare
-from measure.options import find_device, positive
+from measure.options import find_device, obey_interrupts, positive
 from measure.table import Budget, Table
 from measure.workload import PLAIN, REFERENCE, Workload, all_candidates, empty_folder
 from tqdm import tqdm
@@ -35,6 +37,7 @@ from recbole_glintru.launch.errors import UserError
 SHAPE_ROWS = 40_000  # training rows that are made of a shape: enough for RecBole's loaders, little to prepare
 GROWTH_TURNS = 5
 PROFILED = [REFERENCE, REFERENCE + PLAIN]
+SECONDS_UNWRITTEN = 5.0  # of work that may be lost
 TABLE_SECONDS = 300.0  # for a table, so that it takes about five minutes
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -44,6 +47,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
 
     0 is a finished run, 2 a mistake of the user's, named on stderr, 130 a run that Ctrl-C has ended.
     """
+    obey_interrupts()
     try:
         return run(parse(sys.argv[1:] if arguments is None else arguments))
     except UserError as error:
@@ -80,6 +84,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--budget", type=positive(float), metavar="SECONDS", help="begin nothing after so long (table: 300)"
     )
     parser.add_argument("--batch_size", type=positive(int), help="default 2048 on a GPU; 1024, ml-1m 256, on a CPU")
+    parser.add_argument(
+        "--bfloat16", action="store_true", help="the table's steps and scoring under autocast, no evaluation pass"
+    )
     parser.add_argument("--keep_memory", action="store_true", help="keep freed memory, as run_recbole.py does, for all")
     parser.add_argument("--threads", type=positive(int), default=torch.get_num_threads(), help="of the CPU")
     parser.add_argument(
@@ -104,6 +111,8 @@ def _check(options):
         raise UserError("--values needs exactly one --growth.")
     if options.growth and options.dataset:
         raise UserError(f"--growth is measured on made batches: name a --shape, not --dataset {options.dataset}.")
+    if options.bfloat16 and (options.growth or options.loader or options.profile):
+        raise UserError("--bfloat16: is for the table, without --growth, --loader and --profile.")
     if options.dataset is None:
         options.shape = options.shape or "beauty"
         if options.data_path is not None:
@@ -134,13 +143,18 @@ def run(options: argparse.Namespace) -> int:
     options.output = options.output.resolve()
     sections: dict[str, dict[str, Any]] = {}
     budget = Budget(options.budget or (None if options.growth or options.loader or options.profile else TABLE_SECONDS))
-    status = 0
+    status, written, device = 0, time.monotonic(), report.device_name(options.device)
     with warnings.catch_warnings(), empty_folder() as folder, tqdm(leave=False, unit=" steps", disable=None) as bar:
         warnings.filterwarnings("ignore", module=r"recbole\.")  # RecBole, on a current pandas
 
         def advance(text):
             bar.set_description(text)
             bar.update()
+            nonlocal written
+            begun = {name: section for name, section in sections.items() if section["rows"]}
+            if begun and time.monotonic() - written > SECONDS_UNWRITTEN:
+                report.write(options.output, device, begun, finished=False)
+                written = time.monotonic()
 
         try:
             bar.total = measurements(options)
@@ -159,7 +173,7 @@ def run(options: argparse.Namespace) -> int:
         return status
     for name, section in sections.items():
         print(f"\n{name}\n\n{report.render(section)}")
-    for file in report.write(options.output, report.device_name(options.device), sections):
+    for file in report.write(options.output, device, sections):
         print(f"written: {file}", file=sys.stderr)
     return status
 
@@ -202,21 +216,30 @@ def run_table(workload, options, budget, sections, advance) -> None:
         f"{workload.users:,} users in an epoch and an evaluation pass; {_machine(options)}."
     )
     table = Table(
-        workload, candidates, options.turns, budget, options.evaluation_seconds, options.epoch_seconds, advance
+        workload,
+        candidates,
+        options.turns,
+        budget,
+        options.evaluation_seconds,
+        options.epoch_seconds,
+        advance,
+        torch.bfloat16 if options.bfloat16 else None,
     )
     section = _section("efficiency", about, table)
     for key in ("batch_size", "longest", "width", "items", "training_rows", "users"):
         section[key] = getattr(workload, key)
-    sections[workload.title] = section
+    sections[workload.title + (", bfloat16" if options.bfloat16 else "")] = section
     try:
         table.run()
         section["finished"] = True
     finally:
         if table.product_rates:
             rate = max(table.product_rates) / 1e9
+            kind = "bfloat16" if options.bfloat16 else "float32"
+            tf32 = " in TF32" if options.device.type == "cuda" and not options.bfloat16 else ""
             table.notes.append(
                 f"Share of peak: the least floating-point operations of a training step over its time, against the "
-                f"rate of a product of float32 matrices right before it, {rate:,.0f} GFLOP/s at best."
+                f"rate of a product of {kind} matrices{tf32} right before it, {rate:,.0f} GFLOP/s at best."
             )
 
 
@@ -269,7 +292,8 @@ def _section(kind, about, measured):
 def _machine(options):
     where = report.device_name(options.device) if options.device.type == "cuda" else f"{options.threads} CPU threads"
     kept = ", freed memory kept" if options.keep_memory else ""
-    return f"PyTorch {torch.__version__}, {where}, float32{kept}"
+    kind = "bfloat16 under autocast" if options.bfloat16 else "float32"
+    return f"PyTorch {torch.__version__}, {where}, {kind}{kept}"
 
 
 if __name__ == "__main__":

@@ -1,72 +1,73 @@
 """The package's GPU kernels beside what they replace, and where the milliseconds of a training step go.
 
-    python benchmarks/kernels.py                          # everything, some three minutes
+    python benchmarks/kernels.py                          # everything, some four minutes
     python benchmarks/kernels.py --parts gru --sweep      # the GRU's kernels with other tiles too
     TRITON_INTERPRET=1 python benchmarks/kernels.py --device cpu --small     # tries the script out; times mean nothing
 
-On random data of the lengths of the paper's training histories, batches of 2048; forward and backward pass, in turns
-in one process. Ceilings of the card are measured first: a large product, a large copy. Results are printed, and on a
-GPU put into `benchmarks/results/kernels-<device>.{json,md}`.
+On random data of the lengths of the paper's training histories, batches of 2048; forward and backward pass, one
+after the other in one process. Ceilings of the card are measured first: a large product, a large copy. `GPU` is the
+time of the device alone, `clock` that of a call among many. Results are printed, and on a GPU put into
+`benchmarks/results/kernels-<device>.{json,md}` after each section, in the place of those of the same name.
 """
 
 import argparse
 import contextlib
 import functools
+import itertools
 import json
+import sys
+import traceback
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Optional
 
 import torch
-from measure import report, shapes, timing
-from measure.steps import WIDTHS, epoch, step, tail
+from measure import report, timing
+from measure.card import TYPES, WIDTHS, ceilings, true_lengths
+from measure.options import find_device, obey_interrupts, positive
+from measure.projection import projection
+from measure.steps import compiled, epoch, step, tail
 
-from recbole_glintru.ops import conv_kernels, gru_kernels, mamba_kernels, scan_kernels
+from recbole_glintru.launch.errors import UserError
+from recbole_glintru.ops import conv_kernels, gru_kernels, mamba_kernels, matrix_units, scan_kernels
 from recbole_glintru.ops.compact import Compact
 from recbole_glintru.ops.layouts import Padded
 from recbole_glintru.ops.selective_scan import selective_scan_last
 
-HALVES = {"float32 (TF32)": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 TILES = ((16, 2), (16, 4), (16, 8), (32, 4), (32, 8), (64, 8))  # rows a program, warps
 STATES, EXPAND = 32, 2  # of Mamba4Rec
 TAPS = 3  # of GLINT-RU's convolutions
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
-def ceilings(options):
-    """What the card does at most: products and bytes a second."""
-    device, size = options.device, 256 if options.small else 8192
+def agreement(options):
+    """Whether the kernels agree with their references on this card; a warning on stderr says why not."""
     rows = []
-    for name, dtype in HALVES.items():
-        factors = [torch.randn(size, size, device=device, dtype=dtype) for _ in range(2)]
-        torch.backends.cuda.matmul.allow_tf32 = True
-        rate = 2 * size**3 / timing.one_turn(functools.partial(torch.matmul, *factors), device)
-        options.ceilings[dtype] = rate
-        torch.backends.cuda.matmul.allow_tf32 = False
-        rows.append([f"product, {name}", f"{rate / 1e12:,.1f} TFLOP/s"])
-    source = torch.randn(size * size, device=device)
-    target = torch.empty_like(source)
-    seconds = timing.one_turn(lambda: target.copy_(source), device)
-    rows.append(["copy, read and written", f"{8 * size * size / seconds / 1e12:,.2f} TB/s"])
-    yield "Ceilings", ["of the card", "rate"], rows
-
-
-def _lengths(name, options):
-    longest, width = (12, 32) if options.small else WIDTHS[name]
-    rows = 20 if options.small else options.batch_size
-    lengths = torch.as_tensor(shapes.training_lengths(shapes.SHAPES[name], rows, longest), device=options.device)
-    return lengths, longest, width
+    if options.device.type == "cuda":
+        for (_, d), (kind, dtype) in itertools.product(WIDTHS.values(), TYPES.items()):
+            usable = gru_kernels.are_usable(options.device, dtype, d, False)
+            rows.append([f"GRU, d={d}, {kind}", "yes" if usable else "no"])
+            usable = conv_kernels.are_usable(options.device, dtype, torch.Size([TAPS, d, d]))
+            rows.append([f"convolution, d={d}, {kind}", "yes" if usable else "no"])
+    scans = itertools.product(WIDTHS.values(), (torch.float32, torch.bfloat16), (False, True))
+    for (_, d), dtype, last_only in scans if options.device.type == "cuda" else [((0, 16), torch.float32, False)]:
+        usable = scan_kernels.are_usable(options.device, EXPAND * d, STATES, dtype, last_only)
+        where = "last position" if last_only else "all positions"
+        rows.append([f"selective scan, d={d}, {dtype}, {where}", "yes" if usable else "no"])
+    yield "Agreement with the references", ["kernels", "agree"], rows
 
 
 def gru(options):
     """The fused GRU beside cuDNN's, at the true lengths: cuDNN computes every row up to the longest one."""
     for name in WIDTHS:
-        lengths, longest, d = _lengths(name, options)
+        lengths, longest, d = true_lengths(name, options)
         layout = Padded(lengths, longest)
         x = torch.randn(len(lengths), longest, d, device=options.device)
         weights = [torch.randn(3 * d, d, device=options.device) * d**-0.5 for _ in range(2)]
         # A product for the input and one for the state, and twice as many backward; of the real positions alone.
         operations = 3 * 2 * 2 * 3 * d * d * int(lengths.sum())
         actions = {}
-        for kind, dtype in HALVES.items():
+        for kind, dtype in TYPES.items():
             actions[f"cuDNN, {kind}"] = (_cudnn, dtype, {})
             actions[f"kernels, {kind}"] = (_fused, dtype, {})
             for tile in TILES if options.sweep else ():
@@ -101,55 +102,59 @@ def _tile(rows=None, warps=None):
 
 
 def _measured(actions, options, tensors, layout, operations):
-    """Rows: forward pass, step, ratio to the first of the same type, memory, rate, share of the ceiling."""
+    """Rows: forward pass, step, ratios to the first of the same type, memory, rate, share of the ceiling."""
     rows, reference = [], {}
     for label, (function, dtype, tile) in actions.items():
         own = [tensor.clone().requires_grad_() for tensor in tensors]
         try:
             with _tile(**tile):
-                *times, peak = _times_and_peak(functools.partial(function, *own, layout, dtype), own, options.device)
+                action = functools.partial(function, *own, layout, dtype)
+                forward_times, step_times, peak = _times_and_peak(action, own, options.device)
         except Exception as error:
-            rows.append([label, f"{type(error).__name__}: {str(error)[:80]}", "", "", "", "", ""])
+            message = f"{type(error).__name__}: {str(error)[:80]}"
+            rows.append([label, message, *[""] * (len(_header("", "")) - 2)])
             continue
-        reference.setdefault(dtype, times[1])
-        rate = operations / times[1]
-        figures = (1e3 * times[0], 1e3 * times[1], reference[dtype] / times[1], peak, rate / 1e12)
+        base = reference.setdefault(dtype, step_times)
+        rate = operations / step_times.device
+        times = [1e3 * seconds for pair in (forward_times, step_times) for seconds in pair]
+        ratios = [base.device / step_times.device, base.clock / step_times.clock]
         share = f"{100 * rate / options.ceilings[dtype]:.1f} %" if dtype in options.ceilings else ""
-        rows.append([label, *map(report.figure, figures), share])
+        rows.append([label, *map(report.figure, (*times, *ratios, peak, rate / 1e12)), share])
     return rows
 
 
 def _times_and_peak(forward, inputs, device):
-    """Seconds of a forward pass and of a forward and backward one, and MiB that the latter takes."""
+    """Times of a forward pass and of a forward and backward one, and MiB that the latter takes."""
 
     def train():
         out = forward()
         torch.autograd.grad(out, inputs, torch.ones_like(out))
 
     train()  # compiles
-    on_gpu = device.type == "cuda"
-    before = torch.cuda.memory_allocated(device) if on_gpu else 0
-    if on_gpu:
+    peak = 0
+    if device.type == "cuda":
+        before = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
-    times = [timing.one_turn(action, device) for action in (forward, train)]
-    return *times, (torch.cuda.max_memory_allocated(device) - before) / 2**20 if on_gpu else 0
+        train()
+        torch.cuda.synchronize(device)
+        peak = (torch.cuda.max_memory_allocated(device) - before) / 2**20
+    return *(timing.device_and_clock(action, device) for action in (forward, train)), peak
 
 
 def convolution(options):
     """The fused convolution beside the layout's own: one product for all taps and sums of shifted tensors."""
     for name in WIDTHS:
-        lengths, longest, d = _lengths(name, options)
+        lengths, longest, d = true_lengths(name, options)
         layout = Compact(lengths, longest)
         x = torch.randn(len(layout.ranks), d, device=options.device)
         taps, biases = (torch.randn(TAPS, *shape, device=options.device) / d for shape in ((d, d), (d,)))
         operations = 3 * 2 * TAPS * d * d * len(x)
         actions = {}
-        for kind, dtype in HALVES.items():
+        for kind, dtype in TYPES.items():
             actions[f"PyTorch, {kind}"] = (_plain_convolution, dtype, {})
             actions[f"kernels, {kind}"] = (_fused_convolution, dtype, {})
-        torch.backends.cuda.matmul.allow_tf32 = True  # for both sides
-        rows = _measured(actions, options, (x, taps, biases), layout, operations)
-        torch.backends.cuda.matmul.allow_tf32 = False
+        with matrix_units.tf32_products(x):  # for both sides
+            rows = _measured(actions, options, (x, taps, biases), layout, operations)
         title = f"Convolution, {name} shape: {len(x)} positions of {len(lengths)} histories, {TAPS} taps, d={d}"
         yield title, _header("convolution", "PyTorch"), rows
 
@@ -163,13 +168,15 @@ def _fused_convolution(x, taps, biases, layout, dtype):
 
 
 def _header(kind, reference):
-    return [kind, "forward, ms", "step, ms", f"times faster than {reference}", "peak MiB", "TFLOP/s", "of the ceiling"]
+    times = [f"{what}, {where} ms" for what in ("forward", "step") for where in ("GPU", "clock")]
+    ratios = [f"times faster than {reference}, GPU", "clock"]
+    return [kind, *times, *ratios, "peak MiB", "TFLOP/s", "of the ceiling"]
 
 
 def scan(options):
     """The selective scan at the last position, as Mamba4Rec trains it, in each backend."""
     for name in WIDTHS:
-        lengths, longest, d = _lengths(name, options)
+        lengths, longest, d = true_lengths(name, options)
         channels, states = EXPAND * d, 2 if options.small else STATES
         u, delta = (torch.randn(len(lengths), longest, channels, device=options.device) for _ in range(2))
         B = torch.randn(len(lengths), longest, states, device=options.device)
@@ -192,53 +199,72 @@ def scan(options):
         yield title, _header("scan", "torch"), rows
 
 
-PARTS = {part.__name__: part for part in (ceilings, gru, convolution, scan, step, epoch, tail)}
+PARTS = {  # in the order of their worth
+    part.__name__: part
+    for part in (agreement, ceilings, gru, convolution, epoch, step, scan, projection, tail, compiled)
+}
 
 
-def main():
+def main(arguments: Optional[Sequence[str]] = None) -> int:
+    """Run the command line and return the exit status: 0, 1 if a part failed, 2 for a mistake, 130 after Ctrl-C."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--device", type=torch.device, default="cuda", help="default cuda")
+    parser.add_argument("--device", default="cuda", help="cpu, cuda or cuda:N, default cuda")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=tuple(PARTS))
-    parser.add_argument("--batch_size", type=int, default=2048)
+    parser.add_argument("--batch_size", type=positive(int), default=2048)
     parser.add_argument("--sweep", action="store_true", help="the GRU with other tiles than its own")
     parser.add_argument("--small", action="store_true", help="sizes at which only the script is tried out")
     parser.add_argument("--output", type=Path, default=RESULTS)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
+    try:
+        options.device = find_device(options.device)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if options.device.type == "cuda":
+        torch.cuda.set_device(options.device)
+    options.output = options.output.resolve()
     options.ceilings = {}  # products a second, by type, once they are measured
     torch.manual_seed(0)
-    sections, on_gpu = {}, options.device.type == "cuda"
-    name = report.device_name(options.device)
-    if on_gpu:
-        print(f"selective scan in Triton: {'agrees' if scan_kernels.are_usable(options.device) else 'not usable'}")
-        for _, d in WIDTHS.values():
-            for kind, dtype in HALVES.items():
-                taps = torch.Size([TAPS, d, d])
-                usable = {
-                    "GRU": gru_kernels.are_usable(options.device, dtype, d, False),
-                    "convolution": conv_kernels.are_usable(options.device, dtype, taps),
-                }
-                for kernels, found in usable.items():
-                    print(f"{kernels}, d={d}, {kind}: {'kernels agree' if found else 'kernels not usable'}")
+    obey_interrupts()
+    try:
+        return run(options)
+    except KeyboardInterrupt:
+        return 130
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure the parts, each whatever became of the others, and print and write each table; the exit status."""
+    failed, name = [], report.device_name(options.device)
     for part in options.parts:
-        for title, header, rows in PARTS[part](options):
-            sections[title] = {"header": header, "rows": rows}
-            print(f"\n{title}\n\n" + "\n".join(report.markdown_table(header, rows)), flush=True)
-        if on_gpu and not options.small:
-            _write(options.output, name, sections)
+        try:
+            for title, header, rows in PARTS[part](options):
+                print(f"\n{title}\n\n" + "\n".join(report.markdown_table(header, rows)), flush=True)
+                if options.device.type == "cuda" and not options.small:
+                    write(options.output, name, {title: {"header": header, "rows": rows}})
+        except Exception:
+            failed.append(part)
+            traceback.print_exc()
+    if failed:
+        print(f"failed: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
 
 
-def _write(folder, name, sections):
-    """Everything so far: who stops the script keeps it."""
+def write(folder: Path, name: str, sections: dict[str, dict]) -> None:
+    """Put sections into the results of a device, in the place of those of the same name."""
     folder.mkdir(parents=True, exist_ok=True)
-    stem = folder / report.file_stem(name).replace("efficiency-", "kernels-")
-    written = {"device": name, "torch": torch.__version__, "sections": sections}
-    stem.with_suffix(".json").write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
+    stem = report.file_stem(name, "kernels")
+    data_file, text_file = folder / f"{stem}.json", folder / f"{stem}.md"
+    written = {"device": name, "torch": torch.__version__, "sections": {}}
+    if data_file.is_file():
+        written["sections"] = json.loads(data_file.read_text(encoding="utf-8"))["sections"]
+    written["sections"].update(sections)
+    report.replace(data_file, json.dumps(written, indent=1) + "\n")
     text = [f"# Kernels on {name}\n\nMade by `python benchmarks/kernels.py`, PyTorch {torch.__version__}.\n"]
-    for title, section in sections.items():
+    for title, section in written["sections"].items():
         table = "\n".join(report.markdown_table(section["header"], section["rows"]))
         text.append(f"## {title}\n\n{table}\n")
-    stem.with_suffix(".md").write_text("\n".join(text), encoding="utf-8")
+    report.replace(text_file, "\n".join(text))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -216,7 +216,7 @@ def test_real_data(tmp_path, no_memory):
 
 
 def test_what_does_not_fit_is_not_run(tmp_path, tiny_shape, monkeypatch):
-    def peak(model, *_):
+    def peak(model, *_, **__):
         return memory.Peak(None, memory.OUT_OF_MEMORY) if isinstance(model, PlainGLINTRU) else memory.Peak(10.0)
 
     monkeypatch.setattr(memory, "peak", peak)
@@ -284,6 +284,7 @@ def test_growth_leaves_out_what_has_no_such_setting():
         ("--data_path /nowhere", "--data_path /nowhere: needs --dataset."),
         ("--dataset ml-100k --data_path /nowhere", "RecBole has this data set within itself"),
         ("--growth length --dataset ml-1m", "--growth is measured on made batches"),
+        ("--bfloat16 --profile", "--bfloat16: is for the table"),
     ],
 )
 def test_wrong_arguments_get_one_clear_error(arguments, message, capsys, monkeypatch):

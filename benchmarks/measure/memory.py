@@ -16,6 +16,7 @@ from typing import NamedTuple, Optional
 import torch
 
 OUT_OF_MEMORY = "out of memory"
+FEW = 8  # rows
 PRELOADED = [  # what takes seconds to import, once for all processes
     "torch",
     "recbole_glintru.accelerate",
@@ -34,10 +35,12 @@ class Peak(NamedTuple):
     reason: Optional[str] = None
 
 
-def training_step(model, optimiser, batch) -> None:
-    """What a trainer does with a batch."""
+def training_step(model, optimiser, batch, precision: Optional[torch.dtype] = None) -> None:
+    """What a trainer does with a batch, under autocast to `precision` if there is one."""
     optimiser.zero_grad()
-    loss = model.calculate_loss(batch)
+    device_type = next(model.parameters()).device.type
+    with torch.autocast(device_type, precision, enabled=precision is not None):
+        loss = model.calculate_loss(batch)
     (sum(loss) if isinstance(loss, tuple) else loss).backward()
     optimiser.step()
 
@@ -47,7 +50,9 @@ def new_optimiser(model):
     return torch.optim.Adam(model.parameters(), lr=0.001)
 
 
-def peak(model, batch, device: torch.device, share_of_free: float = 0.7) -> Peak:
+def peak(
+    model, batch, device: torch.device, share_of_free: float = 0.7, precision: Optional[torch.dtype] = None
+) -> Peak:
     """Peak memory of a training step of a model in training mode; it comes out as it was.
 
     Args:
@@ -55,27 +60,31 @@ def peak(model, batch, device: torch.device, share_of_free: float = 0.7) -> Peak
         batch: an `Interaction` on the device.
         device: where both are.
         share_of_free: on a CPU the step may take so much of the memory that is free, and is given up above.
+        precision: of autocast, if it is on.
     """
     if device.type == "cuda":
-        return _peak_of_allocator(model, batch, device)
+        return _peak_of_allocator(model, batch, device, precision)
     if _status("VmHWM") is None:
         return Peak(None, "not measured on this system")
-    return _peak_of_process(model, batch, share_of_free)
+    return _peak_of_process(model, batch, share_of_free, precision)
 
 
 # --------------------------------------------------------------------------------------------------------------- GPU
 
 
-def _peak_of_allocator(model, batch, device):
+def _peak_of_allocator(model, batch, device, precision):
     parameters = sum(tensor.numel() * tensor.element_size() for tensor in (*model.parameters(), *model.buffers()))
     try:
+        # cuBLAS takes its workspaces, 32 MiB each, from the allocator at its first products, and keeps them.
+        training_step(model, new_optimiser(model), batch[:FEW], precision)
+        model.zero_grad(set_to_none=True)
         gc.collect()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
         optimiser = new_optimiser(model)
         for _ in range(2):  # the optimiser's state is there from the first step on
-            training_step(model, optimiser, batch)
+            training_step(model, optimiser, batch, precision)
         torch.cuda.synchronize(device)
         return Peak((torch.cuda.max_memory_allocated(device) - before + parameters) / 2**20)
     except torch.cuda.OutOfMemoryError:
@@ -88,7 +97,7 @@ def _peak_of_allocator(model, batch, device):
 # --------------------------------------------------------------------------------------------------------------- CPU
 
 
-def _peak_of_process(model, batch, share_of_free):
+def _peak_of_process(model, batch, share_of_free, precision):
     methods = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
     if "forkserver" in methods:
@@ -100,7 +109,7 @@ def _peak_of_process(model, batch, share_of_free):
             pickle.dump(model, stream)
             pickle.dump(batch, stream)
         receiver, sender = context.Pipe(duplex=False)
-        arguments = (sender, str(file), torch.get_num_threads(), limit)
+        arguments = (sender, str(file), torch.get_num_threads(), limit, precision)
         process = context.Process(target=_measure, args=arguments, daemon=True)
         process.start()
         sender.close()
@@ -114,7 +123,7 @@ def _peak_of_process(model, batch, share_of_free):
             process.join()
 
 
-def _measure(sender, file, threads, limit):
+def _measure(sender, file, threads, limit, precision):
     """In the other process: the step, its peak, sent back."""
     import resource  # not on Windows, where this is never reached
 
@@ -125,7 +134,7 @@ def _measure(sender, file, threads, limit):
             model = pickle.load(stream)
             batch = pickle.load(stream)
             few = batch[:2]
-            training_step(model, new_optimiser(model), few)  # threads, workspaces, what is loaded once
+            training_step(model, new_optimiser(model), few, precision)  # threads, workspaces, what is loaded once
             del model
             gc.collect()
             _give_back_free_memory()
@@ -134,8 +143,8 @@ def _measure(sender, file, threads, limit):
             stream.seek(start)
             model = pickle.load(stream)
         optimiser = new_optimiser(model)
-        training_step(model, optimiser, few)  # the optimiser's state
-        training_step(model, optimiser, batch)
+        training_step(model, optimiser, few, precision)  # the optimiser's state
+        training_step(model, optimiser, batch, precision)
         sender.send(((_status("VmHWM") - before) / 2**20, None))
     except (MemoryError, RuntimeError) as error:
         text = str(error)

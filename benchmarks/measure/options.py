@@ -1,5 +1,8 @@
 """Options that the benchmarks have in common, checked before any work starts."""
 
+import os
+import signal
+import threading
 from typing import Any, Callable
 
 import torch
@@ -21,7 +24,7 @@ def positive(kind: type) -> Callable[[str], Any]:
 
 
 def find_device(text: str) -> torch.device:
-    """The device that `--device` names.
+    """The device that `--device` names, a GPU with its index.
 
     Raises:
         UserError: there is none.
@@ -32,6 +35,23 @@ def find_device(text: str) -> torch.device:
         raise UserError(f"--device {text}: must be cpu, cuda or cuda:N.") from None
     if device.type not in ("cpu", "cuda"):
         raise UserError(f"--device {text}: must be cpu, cuda or cuda:N.")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+    if device.type == "cpu":
+        return device
+    index = device.index or 0
+    if index >= torch.cuda.device_count():
         raise UserError(f"--device {text}: PyTorch sees {torch.cuda.device_count()} such devices.")
-    return device
+    return torch.device("cuda", index)  # `torch.cuda.set_device` takes none without
+
+
+def obey_interrupts() -> None:
+    """Let SIGINT raise KeyboardInterrupt in the main thread.
+
+    What a shell's script starts with `&` inherits that it is ignored, and Python leaves it so.
+    """
+    if threading.current_thread() is threading.main_thread():  # no other may
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def cores() -> int:
+    """How many this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,7 +1,8 @@
 """What a training step spends its time on, kind of operation by kind of operation."""
 
-from typing import Any, Callable
+from typing import Any, Callable, NamedTuple
 
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from measure import timing
@@ -26,6 +27,26 @@ KINDS = {
     OVERHEAD: ("slice", "as_strided", "select", "view", "empty", "expand", "t", "transpose", "reshape", "narrow"),
 }
 _KIND_OF = {f"aten::{name}": kind for kind, names in KINDS.items() for name in names}
+# A GPU's kernels by their names, in the order in which they are tried: the package's own begin so ...
+OWN_KERNELS = {
+    "the package's GRU": ("gru_",),
+    "the package's convolution": ("convolve", "tap_gradients"),
+    "the package's selective scan": ("scan_",),
+}
+# ... and others have this within them, in lower case.
+GPU_KINDS = {
+    "cuDNN's recurrence": ("rnn", "gru_", "lstm"),
+    "attention": ("flash", "fmha", "attention"),
+    "selective scan of mamba-ssm": ("selective_scan", "causal_conv1d"),
+    "matrix products": ("gemm", "gemv", "nvjet", "cutlass", "splitk", "dot_kernel", "convolve", "conv2d", "wgrad"),
+    "optimiser": ("multi_tensor_apply", "adam"),
+    "softmax of the catalogue": ("softmax", "nll_loss"),
+    "random numbers": ("distribution", "dropout", "bernoulli", "philox"),
+    "sorts": ("sort", "devicescan", "deviceselect", "deviceunique"),
+    "look-ups and their gradients": ("index", "gather", "scatter", "embedding"),
+    "copies, zeros, concatenations": ("memcpy", "memset", "copy", "catarray", "fillfunctor", "triu_tril"),
+    "sums and norms": ("reduce", "norm"),
+}
 
 
 class Profile:
@@ -64,17 +85,54 @@ class Profile:
         with profile(activities=activities) as profiler:
             for _ in range(STEPS):
                 timing.seconds(step, device)
-        times = dict.fromkeys([*KINDS, OTHER], 0.0)
-        for event in profiler.key_averages():
-            kind = _KIND_OF.get(event.key, OTHER if event.key.startswith("aten::") else OVERHEAD)
-            times[kind] += _microseconds(event, device) / 1e3 / STEPS
+        if device.type == "cuda":
+            times = dict.fromkeys([*OWN_KERNELS, *GPU_KINDS, OTHER], 0.0)
+            kernels = gpu_kernels(profiler)
+            for kernel in kernels:
+                times[kind_of_kernel(kernel.name)] += kernel.milliseconds / STEPS
+            launches = {"launches": sum(kernel.launches for kernel in kernels) / STEPS}
+        else:
+            times, launches = dict.fromkeys([*KINDS, OTHER], 0.0), {}
+            for event in profiler.key_averages():
+                kind = _KIND_OF.get(event.key, OTHER if event.key.startswith("aten::") else OVERHEAD)
+                times[kind] += event.self_cpu_time_total / 1e3 / STEPS
         ordered = sorted(times.items(), key=lambda pair: -pair[1])
-        return {"step alone": 1e3 * alone, "profiled": sum(times.values()), **dict(ordered)}
+        return {"step alone": 1e3 * alone, "profiled": sum(times.values()), **launches, **dict(ordered)}
 
 
-def _microseconds(event, device) -> float:
-    """The time of an operation without those that it calls, on the device."""
-    if device.type == "cpu":
-        return event.self_cpu_time_total
+class Kernel(NamedTuple):
+    """What a GPU has run under one name."""
+
+    name: str
+    milliseconds: float
+    launches: int
+
+
+def gpu_kernels(profiler: profile) -> list[Kernel]:
+    """Kernels, copies and fills of a profile; operations of the CPU, which carry their kernels' time too, left out."""
+    return [
+        Kernel(event.key, _microseconds(event) / 1e3, event.count)
+        for event in profiler.key_averages()
+        if event.device_type == DeviceType.CUDA and not _is_annotation(event) and _microseconds(event) > 0
+    ]
+
+
+def kind_of_kernel(name: str) -> str:
+    """Which of `OWN_KERNELS` and `GPU_KINDS` a kernel is, or `OTHER`."""
+    for kind, beginnings in OWN_KERNELS.items():
+        if name.startswith(beginnings):
+            return kind
+    lower = name.lower()
+    return next((kind for kind, parts in GPU_KINDS.items() if any(part in lower for part in parts)), OTHER)
+
+
+def _is_annotation(event):
+    """Whether it is a span of time that a name was given to, such as the optimiser's step."""
+    named = event.key.startswith(("Optimizer.", "ProfilerStep"))  # PyTorch before 2.5 says no more
+    return named or getattr(event, "is_user_annotation", False)
+
+
+def _microseconds(event) -> float:
+    """The time on the GPU."""
     named = getattr(event, "self_device_time_total", None)
     return event.self_cuda_time_total if named is None else named  # PyTorch before 2.4

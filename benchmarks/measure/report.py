@@ -1,6 +1,7 @@
 """What was measured, as text for the terminal, as Markdown, as JSON."""
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any, Optional
@@ -10,6 +11,9 @@ HEADING = """# Efficiency on {device}
 Made by `python benchmarks/efficiency.py`; the same figures, and all that is left out here, are in `{json}`.
 Every model runs in turns with GLINT-RU in one process; times are medians, ratios are those of two times taken side by
 side, with the range in brackets. `≈`: not measured in full but scaled from so many batches, or computed from steps.
+"""
+ON_GPU = """The share of peak is against a product of float32 matrices that may round their factors to TF32, as GRU and
+convolution do there; other float32 products of the models are IEEE ones, unless they are asked for otherwise.
 """
 
 
@@ -25,8 +29,14 @@ def file_stem(name: str, subject: str = "efficiency") -> str:
     return f"{subject}-" + re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
-def write(folder: Path, device: str, sections: dict[str, dict[str, Any]]) -> list[Path]:
+def write(folder: Path, device: str, sections: dict[str, dict[str, Any]], finished: bool = True) -> list[Path]:
     """Put sections into the results of a device, in the place of those of the same name.
+
+    Args:
+        folder: where to.
+        device: its name.
+        sections: by their names.
+        finished: whether this is all; plots wait for it.
 
     Returns:
         The files that were written: JSON, Markdown, and plots if Matplotlib is installed.
@@ -40,15 +50,22 @@ def write(folder: Path, device: str, sections: dict[str, dict[str, Any]]) -> lis
     if data_file.is_file():
         results["sections"] = json.loads(data_file.read_text(encoding="utf-8"))["sections"]
     results["sections"].update(sections)
-    data_file.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    pictures = plots.draw(folder, stem, results["sections"])
-    text = [HEADING.format(device=device, json=data_file.name)]
+    replace(data_file, json.dumps(results, indent=1) + "\n")
+    pictures = plots.draw(folder, stem, results["sections"]) if finished else {}
+    text = [HEADING.format(device=device, json=data_file.name) + ("" if device == "cpu" else ON_GPU)]
     for name, section in results["sections"].items():
         text.append(f"## {name[:1].upper()}{name[1:]}\n\n{render(section)}")
         if name in pictures:
             text.append(f"![{name}]({pictures[name].name})\n")
-    text_file.write_text("\n".join(text), encoding="utf-8")
+    replace(text_file, "\n".join(text))
     return [data_file, text_file, *pictures.values()]
+
+
+def replace(file: Path, text: str) -> None:
+    """Write a file so that it is the old one or the new one, whenever the process ends."""
+    beside = file.with_name(file.name + ".part")
+    beside.write_text(text, encoding="utf-8")
+    os.replace(beside, file)
 
 
 def render(section: dict[str, Any]) -> str:

@@ -6,11 +6,11 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from measure import report, shapes, timing
+from measure import memory, profiling, report, shapes, timing
+from measure.card import WIDTHS
 from measure.workload import REFERENCE, Catalogue, Workload, empty_folder, find_settings, make_model
 from recbole_glintru import device_data
 
-WIDTHS = {"ml-1m": (200, 128), "beauty": (100, 64)}  # longest history, hidden size
 MOST_LINES = 25
 
 
@@ -20,63 +20,82 @@ def step(options):
     A step that keeps the GPU busy for less than it takes by the clock is bound by launches.
     """
     for name in WIDTHS:
-        with empty_folder() as folder:
-            workload = _workload(name, options, folder)
-            model, loader = workload.model(REFERENCE), workload.training_loader(REFERENCE)
-            with device_data.on_request({"data_on_device": True}, loader, options.device):
-                batch = next(iter(loader))
-        optimiser = torch.optim.Adam(model.parameters())
+        workload, train = _trained(name, options)
         for precision in (None, torch.bfloat16):
-            train = functools.partial(_train, model, optimiser, batch, options.device.type, precision)
-            train()
-            rows, busy = _profile(train, options.device)
-            clock = 1e3 * timing.one_turn(train, options.device)
-            rows.append(["step, by the clock", f"{clock:.3f}", ""])
-            rows.append(["busy for so much of it", f"{100 * busy / clock:.0f} %", ""])
-            if options.device.type == "cuda":  # on a CPU it takes a minute, for nothing
-                clock = _with_compiled_tail(model, train, options)
-                rows.append(["with compile_tail, by the clock", f"{clock:.3f}", ""])
-            yield f"A training step, {name} shape, {precision or 'float32'}", ["kernel", "ms", "launches"], rows
+            action = functools.partial(train, precision)
+            action()
+            rows, busy = _profile(action, options.device)
+            seconds = timing.device_and_clock(action, options.device).clock
+            rows.append(["step, by the clock", f"{1e3 * seconds:.3f}", ""])
+            rows.append(["busy for so much of it", f"{100 * busy / (1e3 * seconds):.0f} %", ""])
+            rate, ceiling = train.operations / seconds, options.ceilings.get(precision or torch.float32)
+            rows.append(["least operations of a step, TFLOP/s", report.figure(rate / 1e12), ""])
+            if ceiling is not None:
+                rows.append(["of the ceiling of such products", f"{100 * rate / ceiling:.1f} %", ""])
+            yield f"A training step, {workload.title}, {_named(precision)}", ["kernel", "ms", "launches"], rows
 
 
-def _train(model, optimiser, batch, device_type, precision):
-    with torch.autocast(device_type, precision, enabled=precision is not None):
-        loss = model.calculate_loss(batch)
-    optimiser.zero_grad()
-    loss.backward()
-    optimiser.step()
+def compiled(options):
+    """A training step with what stands behind the experts as it is, and compiled."""
+    for name in WIDTHS:
+        workload, train = _trained(name, options)
+        rows = []
+        for precision in (None, torch.bfloat16):
+            action, times = functools.partial(train, precision), []
+            for compile_tail in (False, True):
+                for block in train.model.blocks:
+                    block.compile_tail = compile_tail
+                action()
+                times.append(timing.device_and_clock(action, options.device))
+            figures = [report.figure(1e3 * seconds) for pair in times for seconds in pair]
+            rows.append([_named(precision), *figures])
+        header = ["step", "GPU, ms", "clock, ms", "compiled: GPU, ms", "compiled: clock, ms"]
+        yield f"compile_tail, {workload.title}", header, rows
 
 
-def _with_compiled_tail(model, train, options):
-    """Milliseconds of a step, once compiled."""
-    for block in model.blocks:
-        block.compile_tail = True
-    train()
-    milliseconds = 1e3 * timing.one_turn(train, options.device)
-    for block in model.blocks:
-        block.compile_tail = False
-    return milliseconds
+def _named(precision):
+    return "float32 (TF32)" if precision is None else str(precision).partition(".")[2]
+
+
+def _trained(name, options):
+    """A workload, and a training step of GLINT-RU on one of its batches."""
+    with empty_folder() as folder:
+        workload = _workload(name, options, folder)
+        model, loader = workload.model(REFERENCE), workload.training_loader(REFERENCE)
+        with device_data.on_request({"data_on_device": True}, loader, options.device):
+            batch = next(iter(loader))
+    return workload, _Step(workload, model, batch)
+
+
+class _Step:
+    """A training step, called with the type of autocast or None; `operations` are the least that it needs."""
+
+    def __init__(self, workload, model, batch):
+        self.model, self.batch, self.optimiser = model, batch, torch.optim.Adam(model.parameters())
+        positions = int(batch["item_length"].clamp(max=workload.longest).sum())
+        kernel_size, layers = (workload.settings_of_reference[key] for key in ("kernel_size", "n_layers"))
+        sizes = (positions, len(batch), workload.items, workload.width)
+        self.operations = timing.least_operations(*sizes, kernel_size, layers)
+
+    def __call__(self, precision):
+        memory.training_step(self.model, self.optimiser, self.batch, precision)
 
 
 def _profile(train, device):
     """Rows of the table, and the milliseconds of all kernels."""
-    kind = ProfilerActivity.CUDA if device.type == "cuda" else ProfilerActivity.CPU
-    with profile(activities={ProfilerActivity.CPU, kind}) as recorded:
+    on_gpu = device.type == "cuda"
+    with profile(activities=[ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * on_gpu) as recorded:
         train()
-        if device.type == "cuda":
+        if on_gpu:
             torch.cuda.synchronize()
-    events = [(event.key, _own_time(event, kind) / 1e3, event.count) for event in recorded.key_averages()]
+    if on_gpu:
+        events = profiling.gpu_kernels(recorded)
+    else:
+        events = [(event.key, event.self_cpu_time_total / 1e3, event.count) for event in recorded.key_averages()]
     events = sorted((event for event in events if event[1] > 0), key=lambda event: -event[1])
     rows = [[key[:90], f"{time:.3f}", str(count)] for key, time, count in events[:MOST_LINES]]
     busy, launches = sum(time for _, time, _ in events), sum(count for *_, count in events)
     return [*rows, ["all", f"{busy:.3f}", str(launches)]], busy
-
-
-def _own_time(event, kind):
-    """Microseconds; the name of the attribute is another one before PyTorch 2.4."""
-    if kind == ProfilerActivity.CPU:
-        return event.self_cpu_time_total
-    return getattr(event, "self_device_time_total", getattr(event, "self_cuda_time_total", 0))
 
 
 def tail(options):
@@ -100,10 +119,11 @@ def tail(options):
                 with torch.autocast(device.type, torch.bfloat16, cache_enabled=False):
                     action = functools.partial(_forward_and_backward, make(_Tail(block), tuple(inputs)), inputs)
                     action()  # compiles
-                    found.append([kind, report.figure(1e3 * timing.one_turn(action, device))])
+                    times = timing.device_and_clock(action, device)
+                    found.append([kind, *(report.figure(1e3 * seconds) for seconds in times)])
             except Exception as error:
-                found.append([kind, f"{type(error).__name__}: {str(error)[:80]}"])
-        yield f"Behind the experts, {rows} rows, d={d}, bfloat16", ["run", "step, ms"], found
+                found.append([kind, f"{type(error).__name__}: {str(error)[:80]}", ""])
+        yield f"Behind the experts, {rows} rows, d={d}, bfloat16", ["run", "GPU, ms", "clock, ms"], found
 
 
 class _Tail(nn.Module):

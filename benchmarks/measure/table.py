@@ -9,10 +9,11 @@ from typing import Any, Callable, NamedTuple, Optional
 import torch
 
 from measure import memory, timing
+from measure.lane import Lane
 from measure.workload import REFERENCE, NotInvariant, Workload, model_name
 from recbole_glintru.evaluation import candidate_loader
 
-BATCHES = 4  # different ones, so that no single draw of lengths decides
+TURNS_BEFORE_EVALUATION = 3
 SLOW = 2.0  # seconds a step: such a model takes part in two turns alone
 
 
@@ -29,55 +30,6 @@ class Budget:
     def is_spent(self) -> bool:
         """Whether nothing should be begun any more."""
         return time.monotonic() >= self._end
-
-
-class Lane:
-    """One candidate: its model and optimiser, its batches, and what is known of it."""
-
-    def __init__(self, name: str, workload: Workload):
-        self.name, self.workload = name, workload
-        self.model = workload.model(name)
-        self.parameters = sum(parameter.numel() for parameter in self.model.parameters())
-        self._training = workload.training_batches(name, BATCHES)
-        self._scoring = workload.scoring_batches(name, 1)
-        self._optimiser = None
-
-    def step(self, turn: int) -> Callable[[], None]:
-        """The training step of a turn."""
-        batch = self._training[turn % len(self._training)]
-        return lambda: self.train(batch)
-
-    def score(self, turn: int) -> Callable[[], None]:
-        """The scores of all items for the histories of a batch."""
-        batch = self._scoring[turn % len(self._scoring)]
-        return lambda: self._score(batch)
-
-    def warm_up(self) -> None:
-        """A step and scores of a few rows: what is loaded and chosen at the first call is no part of a time."""
-        self.train(self._training[0][:8])
-        self._score(self._scoring[0][:8])
-
-    def peak(self) -> memory.Peak:
-        """Peak memory of a training step."""
-        self.model.zero_grad(set_to_none=True)
-        self._optimiser = None
-        return memory.peak(self.model.train(), self._training[0], self.workload.device)
-
-    def positions(self, turn: int) -> int:
-        """Items in all histories of the turn's training batch."""
-        return int(self._training[turn % len(self._training)]["item_length"].sum())
-
-    def train(self, batch) -> None:
-        """A training step."""
-        if self._optimiser is None:
-            self._optimiser = memory.new_optimiser(self.model)
-        self.model.train()
-        memory.training_step(self.model, self._optimiser, batch)
-
-    @torch.no_grad()
-    def _score(self, batch):
-        self.model.eval()
-        self.model.full_sort_predict(batch)
 
 
 class FirstBatches:
@@ -118,6 +70,7 @@ class Table:
         evaluation_seconds: an evaluation pass that would take longer is measured in part and scaled.
         epoch_seconds: an epoch on real data that would take longer is computed from its steps.
         advance: called with a text before each measurement.
+        precision: of autocast in training steps and scoring, if it is on; then evaluation passes are left out.
 
     Attributes:
         rows: candidate -> what was measured, as far as it has got.
@@ -133,8 +86,10 @@ class Table:
         evaluation_seconds: float,
         epoch_seconds: float,
         advance: Callable[[str], None],
+        precision: Optional[torch.dtype] = None,
     ):
         self.workload, self.candidates, self.turns, self.budget = workload, candidates, turns, budget
+        self.precision = precision
         self.evaluation_seconds, self.epoch_seconds, self.advance = evaluation_seconds, epoch_seconds, advance
         self.rows: dict[str, dict[str, Any]] = {}
         self.notes: list[str] = []
@@ -148,50 +103,62 @@ class Table:
     def run(self) -> None:
         """Measure everything, into `rows`."""
         for name in self.candidates:
-            self.advance(f"{name}: prepare")
-            try:
-                self._lanes[name] = Lane(name, self.workload)
-            except NotInvariant as reason:
-                self.notes.append(str(reason))
-                continue
-            self.rows[name] = {"parameters": self._lanes[name].parameters}
-            self._measure_memory(name, self._lanes[name])
-            if self.rows[name]["memory"]["reason"] == memory.OUT_OF_MEMORY:  # in this process it would be the end
-                self._leave_out(name, memory.OUT_OF_MEMORY)
-                continue
-            self._lanes[name].warm_up()
-        self._turn(0)
+            if self.budget.is_spent() and name != REFERENCE:
+                self.notes.append(f"{name}: no time was left.")
+            elif self._prepare(name):
+                self._turn(name, 0)
+        self._turns(1, TURNS_BEFORE_EVALUATION)
         for measurement in (self._measure_loader, self._measure_evaluation, self._measure_epoch):
             for name, lane in self._lanes.items():
-                if not self.budget.is_spent() or name == REFERENCE:
+                if not self.budget.is_spent() or (name == REFERENCE and measurement == self._measure_loader):
                     measurement(name, lane)
-        for turn in range(1, self.turns):
-            if not self.budget.is_spent():
-                self._turn(turn)
+        self._turns(TURNS_BEFORE_EVALUATION, self.turns)
         for name, lane in self._lanes.items():
-            if "epoch" in self.rows[name] and not self.rows[name]["epoch"].get("measured"):
+            row = self.rows[name]
+            if "loader_ms" in row and not row.get("epoch", {}).get("measured"):
                 self._estimate_epoch(name, lane)  # from all turns
-        self._note_evaluation_loader()
+        self._note_evaluation()
         if self.budget.is_spent():
             self.notes.append("The budget of time ended the measurement before all turns were taken.")
 
-    def _turn(self, turn):
-        for name, lane in list(self._lanes.items()):
-            slow = statistics.median(self.training.times.get(name, [0.0])) > SLOW
-            if (slow and turn >= 2) or (turn and self.budget.is_spent()):
-                continue
-            self.advance(f"{name}: turn {turn + 1}")
-            try:
-                self._race(name, lane, turn)
-            except torch.cuda.OutOfMemoryError:
-                self._leave_out(name, memory.OUT_OF_MEMORY)
+    def _prepare(self, name):
+        """Make a candidate's lane and measure its memory; whether it takes part in the turns."""
+        self.advance(f"{name}: prepare")
+        try:
+            lane = Lane(name, self.workload, self.precision)
+        except NotInvariant as reason:
+            self.notes.append(str(reason))
+            return False
+        self._lanes[name], self.rows[name] = lane, {"parameters": lane.parameters}
+        self._measure_memory(name, lane)
+        if self.rows[name]["memory"]["reason"] == memory.OUT_OF_MEMORY:  # in this process it would be the end
+            self._leave_out(name, memory.OUT_OF_MEMORY)
+            return False
+        lane.warm_up()
+        return True
+
+    def _turns(self, first, end):
+        for turn in range(first, min(end, self.turns)):
+            for name in list(self._lanes):
+                slow = statistics.median(self.training.times[name]) > SLOW
+                if not self.budget.is_spent() and not (slow and turn >= 2):
+                    self._turn(name, turn)
+
+    def _turn(self, name, turn):
+        self.advance(f"{name}: turn {turn + 1}")
+        try:
+            self._race(name, self._lanes[name], turn)
+        except torch.cuda.OutOfMemoryError:
+            self._leave_out(name, memory.OUT_OF_MEMORY)
 
     def _leave_out(self, name, reason):
         self.notes.append(f"{name}: {reason}.")
         del self._lanes[name]
 
     def _race(self, name, lane, turn):
-        rate = timing.product_rate(self.workload.device) if model_name(name) == REFERENCE else None
+        rate = None
+        if model_name(name) == REFERENCE:
+            rate = timing.product_rate(self.workload.device, dtype=self.precision or torch.float32)
         reference = None if name == REFERENCE else self._lanes[REFERENCE]
         self.training.turn(name, lane.step(turn), reference and reference.step(turn))
         self.scoring.turn(name, lane.score(turn), reference and reference.score(turn))
@@ -225,7 +192,12 @@ class Table:
             self._loaders[key] = loader_seconds(self.workload.training_loader(name))
         self.rows[name]["loader_ms"] = 1000 * self._loaders[key]
 
-    def _note_evaluation_loader(self):
+    def _note_evaluation(self):
+        if self.precision is not None:
+            self.notes.append("Evaluation passes are left out: RecBole's trainer turns autocast off around them.")
+            return
+        if self.budget.is_spent():
+            return
         taken = 1000 * loader_seconds(self.workload.evaluation_loader(REFERENCE))
         self.notes.append(
             "In a pop100 pass the package's models and accelerated ones read each history once (`compact_evaluation`); "
@@ -242,6 +214,8 @@ class Table:
         self.rows[name]["memory"] = entry
 
     def _measure_evaluation(self, name, lane):
+        if self.precision is not None:
+            return
         self.advance(f"{name}: evaluation")
         is_reference = name == REFERENCE
         before = None if is_reference else self._evaluate(REFERENCE, self.evaluation_seconds / 5)

@@ -3,12 +3,18 @@
 import statistics
 import time
 from collections import defaultdict
-from typing import Callable, Optional
+from typing import Callable, NamedTuple, Optional
 
 import torch
 
+from recbole_glintru.ops import matrix_units
+
 ENOUGH = 0.3  # seconds: something faster is repeated within a turn until it has taken so long
 MOST = 9  # repetitions within a turn
+WINDOW = 0.05  # seconds: calls that are timed together, where that many are short enough
+CALLS = 50  # of them at most
+WINDOWS = 3
+CYCLES = 2e9  # a second, of the fastest card
 
 
 def seconds(action: Callable[[], object], device: torch.device) -> float:
@@ -35,6 +41,58 @@ def one_turn(action: Callable[[], object], device: torch.device) -> float:
     while len(times) < 2 or (len(times) < MOST and sum(times) < ENOUGH):
         times.append(seconds(action, device))
     return statistics.median(times)
+
+
+class Times(NamedTuple):
+    """Seconds of an action: of the device alone, and by the clock, both where it is called again and again."""
+
+    device: float
+    clock: float
+
+
+def device_and_clock(action: Callable[[], object], device: torch.device) -> Times:
+    """The medians of some windows of several calls; on a CPU both are the same.
+
+    A GPU that has nothing to do when the clock starts waits for the host at a short kernel, and the time is the
+    host's. For its own time it is kept busy until all calls are launched.
+    """
+    if device.type != "cuda":
+        return Times(*[one_turn(action, device)] * 2)
+    once = _by_the_clock(action, 2, device)
+    calls = max(1, min(CALLS, int(WINDOW / once)))
+    clock = statistics.median(_by_the_clock(action, calls, device) for _ in range(WINDOWS))
+
+    def window():
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        if hasattr(torch.cuda, "_sleep"):
+            torch.cuda._sleep(int(CYCLES * min(calls * once, 4 * WINDOW)))
+        start.record()
+        for _ in range(calls):
+            action()
+        end.record()
+        torch.cuda.synchronize(device)
+        return start.elapsed_time(end) / 1000 / calls
+
+    return Times(statistics.median(window() for _ in range(WINDOWS)), clock)
+
+
+def _by_the_clock(action, calls, device):
+    torch.cuda.synchronize(device)
+    begin = time.perf_counter()
+    for _ in range(calls):
+        action()
+    torch.cuda.synchronize(device)
+    return (time.perf_counter() - begin) / calls
+
+
+def warm_up(action: Callable[[], object], device: torch.device, longest: float = 0.5) -> None:
+    """Repeat an action for so many seconds: a card at rest runs at a lower rate."""
+    if device.type != "cuda":
+        return
+    end = time.perf_counter() + longest
+    while time.perf_counter() < end:
+        action()
+        torch.cuda.synchronize(device)
 
 
 class Race:
@@ -86,12 +144,19 @@ def ratio_summary(ratios: list[float]) -> dict:
 # ------------------------------------------------------------------------------------------- the machine's limit
 
 
-def product_rate(device: torch.device, size: Optional[int] = None, repetitions: int = 4) -> float:
-    """Floating-point operations a second of a float32 product of two square matrices: the best of some repetitions."""
+def product_rate(
+    device: torch.device, size: Optional[int] = None, repetitions: int = 4, dtype: torch.dtype = torch.float32
+) -> float:
+    """Floating-point operations a second of a product of two square matrices: the best of some repetitions.
+
+    In float32 the factors are of the type on a CPU, and may be rounded to TF32 on a GPU.
+    """
     size = size or (8192 if device.type == "cuda" else 1024)
-    a, b, out = (torch.ones(size, size, device=device) for _ in range(3))
-    torch.mm(a, b, out=out)
-    return 2 * size**3 / min(seconds(lambda: torch.mm(a, b, out=out), device) for _ in range(repetitions))
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    out = torch.empty_like(a)
+    with matrix_units.tf32_products(a):
+        torch.mm(a, b, out=out)
+        return 2 * size**3 / min(seconds(lambda: torch.mm(a, b, out=out), device) for _ in range(repetitions))
 
 
 def least_operations(positions: int, rows: int, items: int, width: int, kernel_size: int = 3, layers: int = 1) -> int:

@@ -1,5 +1,8 @@
 """What the kernels that multiply on a GPU's matrix units have in common: types, limits, and what is said of them."""
 
+import contextlib
+import functools
+from collections.abc import Iterator
 from typing import Callable, Optional
 
 import torch
@@ -27,6 +30,26 @@ def allows_tf32(operation: str) -> bool:
     if hasattr(own, "fp32_precision"):
         return own.fp32_precision == "tf32"
     return torch.backends.cudnn.allow_tf32
+
+
+@contextlib.contextmanager
+def tf32_products(x: Tensor) -> Iterator[None]:
+    """Let float32 products with x inside be TF32 ones on a GPU, as those inside cuDNN's GRU are by default."""
+    if not x.is_cuda or x.dtype != torch.float32:
+        yield
+        return
+    matmul = torch.backends.cuda.matmul
+    if hasattr(matmul, "fp32_precision"):  # PyTorch 2.9, whose older names fail where somebody has used the new ones
+        before, set_to = matmul.fp32_precision, functools.partial(setattr, matmul, "fp32_precision")
+        precision = "tf32"
+    else:
+        before, set_to = torch.get_float32_matmul_precision(), torch.set_float32_matmul_precision
+        precision = "high"
+    set_to(precision)
+    try:
+        yield
+    finally:
+        set_to(before)
 
 
 def limits(device: torch.device, dtype: torch.dtype, allows_tf32: bool) -> Optional[str]:

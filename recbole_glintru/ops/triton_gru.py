@@ -12,7 +12,6 @@ steps in three products, and replaces them by their gradients, of which the weig
 No program adds to what another one writes: the same input gives the same bits.
 """
 
-import contextlib
 import functools
 from typing import NamedTuple, Optional
 
@@ -25,6 +24,7 @@ from torch.autograd.function import once_differentiable
 from recbole_glintru.ops.compact import Compact
 from recbole_glintru.ops.launching import on_device_of
 from recbole_glintru.ops.layouts import Layout, Packed, Padded
+from recbole_glintru.ops.matrix_units import tf32_products
 from recbole_glintru.ops.precision import float32_region
 from recbole_glintru.ops.triton_gru_kernels import gru_backward, gru_forward
 
@@ -160,23 +160,3 @@ def _before(states, layout):
 def _on(numbers, like):
     """A list of integers where `like` is, without waiting for it."""
     return torch.tensor(numbers, dtype=torch.int64).to(like.device, non_blocking=True)
-
-
-@contextlib.contextmanager
-def tf32_products(x: Tensor):
-    """Let float32 products inside be TF32 ones on a GPU, as those inside cuDNN's GRU are by default."""
-    if not x.is_cuda or x.dtype != torch.float32:
-        yield
-        return
-    matmul = torch.backends.cuda.matmul
-    if hasattr(matmul, "fp32_precision"):  # PyTorch 2.9, whose older names fail where somebody has used the new ones
-        before, set_to = matmul.fp32_precision, functools.partial(setattr, matmul, "fp32_precision")
-        precision = "tf32"
-    else:
-        before, set_to = torch.get_float32_matmul_precision(), torch.set_float32_matmul_precision
-        precision = "high"
-    set_to(precision)
-    try:
-        yield
-    finally:
-        set_to(before)

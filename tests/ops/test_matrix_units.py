@@ -55,42 +55,37 @@ def test_this_pytorch_allows_it_by_default(recwarn):
     assert matrix_units.allows_tf32("rnn") and matrix_units.allows_tf32("conv") and not recwarn
 
 
-@pytest.fixture
-def tf32_products():
-    return pytest.importorskip("recbole_glintru.ops.triton_gru", reason="Triton is not installed").tf32_products
-
-
 @pytest.mark.parametrize("before", ["ieee", "none", "tf32"])
-def test_products_with_the_new_switch(monkeypatch, tf32_products, before):
+def test_products_with_the_new_switch(monkeypatch, before):
     """Its older name fails; what was set before is set again behind an error too."""
     monkeypatch.setattr(torch, "get_float32_matmul_precision", raising)
     monkeypatch.setattr(torch.backends.cuda, "matmul", SimpleNamespace(fp32_precision=before))
-    with pytest.raises(KeyError), tf32_products(X):
+    with pytest.raises(KeyError), matrix_units.tf32_products(X):
         assert torch.backends.cuda.matmul.fp32_precision == "tf32"
         raise KeyError
     assert torch.backends.cuda.matmul.fp32_precision == before
 
 
-def test_products_with_the_old_switch(monkeypatch, tf32_products):
+def test_products_with_the_old_switch(monkeypatch):
     switch = SimpleNamespace(value="highest")
     monkeypatch.setattr(torch.backends.cuda, "matmul", SimpleNamespace(allow_tf32=False))
     monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: switch.value)
     monkeypatch.setattr(torch, "set_float32_matmul_precision", functools.partial(setattr, switch, "value"))
-    with tf32_products(X):
+    with matrix_units.tf32_products(X):
         assert switch.value == "high"
     assert switch.value == "highest"
 
 
-def test_products_in_this_pytorch(tf32_products, recwarn):
+def test_products_in_this_pytorch(recwarn):
     before = torch.get_float32_matmul_precision()
-    with tf32_products(X):
+    with matrix_units.tf32_products(X):
         pass
     assert torch.get_float32_matmul_precision() == before and not recwarn
 
 
-def test_products_of_other_tensors_are_left_alone(monkeypatch, tf32_products):
+def test_products_of_other_tensors_are_left_alone(monkeypatch):
     monkeypatch.setattr(torch, "get_float32_matmul_precision", raising)
     monkeypatch.setattr(torch.backends.cuda, "matmul", None)
     for x in (torch.zeros(1), SimpleNamespace(is_cuda=True, dtype=torch.bfloat16)):
-        with tf32_products(x):
+        with matrix_units.tf32_products(x):
             pass
