@@ -204,7 +204,8 @@ except KeyboardInterrupt:
     print("interrupted", flush=True)
 """
 PARENT = """
-import os, subprocess, sys, time
+import os, signal, subprocess, sys, time
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup, under which the tests may run, hands down that it is ignored
 child = {child!r}.replace("PARENT", str(os.getpid()))
 subprocess.Popen([sys.executable, "-c", child], start_new_session=True)
 time.sleep(60)
