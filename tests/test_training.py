@@ -15,14 +15,15 @@ def test_beats_the_most_popular_items(workplace):
         "valid_metric": "NDCG@10",
         "topk": 10,
         "show_progress": False,
-        "MAX_ITEM_LIST_LENGTH": 20,
+        "MAX_ITEM_LIST_LENGTH": 10,
         "hidden_size": 64,
-        "train_batch_size": 512,
+        "train_batch_size": 1024,
+        "learning_rate": 0.003,
         "eval_batch_size": 2048,
         "repeatable": True,
     }
     popular = run_recbole(model="Pop", dataset="ml-100k", config_dict={**protocol, "epochs": 1})["test_result"]
-    ours = run_recbole(model="GLINTRU", dataset="ml-100k", config_dict={**protocol, "epochs": 6})["test_result"]
+    ours = run_recbole(model="GLINTRU", dataset="ml-100k", config_dict={**protocol, "epochs": 3})["test_result"]
     print(popular, ours)
     assert ours["ndcg@10"] > 2 * popular["ndcg@10"]
     assert ours["recall@10"] > 1.5 * popular["recall@10"]

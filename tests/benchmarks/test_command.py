@@ -36,10 +36,10 @@ def words_for(place, table="table2", *more):
 @pytest.mark.slow
 def test_a_killed_command_goes_on_where_it_was(place, tmp_path, capsys):
     words = [sys.executable, str(BENCHMARKS / "reproduce.py")]
-    words += words_for(place, "figure2", "--epochs=100", "--stopping_step=100")
+    words += words_for(place, "figure2", "--epochs=40", "--stopping_step=40")
     words.remove("--epochs=3")
-    folder = running.folder_of(few(epochs=100, stopping_step=100), place.scratch)
-    one = few(epochs=100, stopping_step=100)
+    folder = running.folder_of(few(epochs=40, stopping_step=40), place.scratch)
+    one = few(epochs=40, stopping_step=40)
 
     def epochs():
         return len((progress.records(folder) or {"epochs": []})["epochs"])
@@ -55,11 +55,11 @@ def test_a_killed_command_goes_on_where_it_was(place, tmp_path, capsys):
         assert process.wait(60) == (130 if kill == signal.SIGTERM else -signal.SIGKILL)
     while _is_locked(folder) and time.monotonic() < deadline:  # the cell of a killed command ends itself
         time.sleep(0.1)
-    assert place.store.read(one) is None and 4 <= epochs() < 100
+    assert place.store.read(one) is None and 4 <= epochs() < 40
     finished = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, timeout=300)
     assert finished.returncode == 0, finished.stderr
     record = place.store.read(one).record
-    assert record["training"]["epochs"] == 100 and record["training"]["interruptions"] >= 2
+    assert record["training"]["epochs"] == 40 and record["training"]["interruptions"] >= 2
     assert "GLINTRU | 1 |" in finished.stdout
     assert command.main([*words[2:], "--report"]) == 0
     assert capsys.readouterr().out == finished.stdout
