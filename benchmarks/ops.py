@@ -19,8 +19,8 @@ of them a step: the gradient of a slice is as large as the whole, so that traini
 What bounds `torch` on a CPU (L=200, D=256, N=32, float32): a training step makes 16 passes of products, sums and small
 matrix products over [B, D, N] numbers at 5 to 8 * 10^9 a second and core, and two of 2^x at 1.6 * 10^9: at least 3.9 ns
 a number. `reference` does the same arithmetic in more passes, each into new memory. Predicted for 128 rows and two
-threads: 1.1 s against 7 s, a factor of six. Measured: 0.53 to 0.61 s against 2.3 to 2.8 s, a factor of 3 to 6, with 0.29
-against 3.7 GB; `sliced` takes 43 s and 9.7 GB, a factor of 82, and with 8 rows one of 30.
+threads: 1.1 s against 7 s, a factor of six. Measured: 0.53 to 0.61 s against 2.3 to 2.8 s, a factor of 3 to 6, with
+0.29 against 3.7 GB; `sliced` takes 43 s and 9.7 GB, a factor of 82, and with 8 rows one of 30.
 """
 
 import argparse
