@@ -12,18 +12,26 @@ The candidates run in turns in one process (A B C A B C ...) after a warm-up; th
 median of the ratios within a turn, with the range. Peak memory is that of a process of its own, above what the inputs
 take: the resident set on a CPU (Linux), the allocator's on a GPU.
 
-Candidates: `reference` and `torch` are the package's, `mamba_ssm` the CUDA kernels where they are usable. `sliced` is
-the time loop as the published `selective_scan_ref` writes it, with decays and inputs of all steps at once and a slice
-of them a step: the gradient of a slice is as large as the whole, so that training is quadratic in the length.
+Candidates: `reference`, `torch` and, on a CPU where Numba is installed, `numba` are the package's, `mamba_ssm` the CUDA
+kernels where they are usable; the others are held against the first one of a table. `sliced` is the time loop as the
+published `selective_scan_ref` writes it, with decays and inputs of all steps at once and a slice of them a step: the
+gradient of a slice is as large as the whole, so that training is quadratic in the length.
 
 What bounds `torch` on a CPU (L=200, D=256, N=32, float32): a training step makes 16 passes of products, sums and small
 matrix products over [B, D, N] numbers at 5 to 8 * 10^9 a second and core, and two of 2^x at 1.6 * 10^9: at least 3.9 ns
 a number. `reference` does the same arithmetic in more passes, each into new memory. Predicted for 128 rows and two
 threads: 1.1 s against 7 s, a factor of six. Measured: 0.53 to 0.61 s against 2.3 to 2.8 s, a factor of 3 to 6, with
-0.29 against 3.7 GB; `sliced` takes 43 s and 9.7 GB, a factor of 82, and with 8 rows one of 30.
+0.29 against 3.7 GB; `sliced` takes 37 to 43 s and 9 to 10 GB.
+
+`numba` does the arithmetic of a step while its numbers are in registers. Eight numbers need ten products or multiply-
+adds in a forward pass and twenty in a backward one, two of which an AVX2 core begins in a cycle of 3.2 GHz: 60 ms for
+128 rows and two threads is the least, twice that was predicted. Measured: 60 and 105 ms, and 35 ms of softplus and
+products around them; 0.20 to 0.22 s in all, a factor of 11 to `reference`. What bounds it are registers: a chain of
+17 instructions takes 60 cycles, and those on their way keep the 160 vector registers of a core (Zen 3) full.
 """
 
 import argparse
+import gc
 import multiprocessing
 import statistics
 import time
@@ -37,7 +45,7 @@ from measure.options import find_device, positive
 
 from recbole_glintru.allocator import keep_freed_memory
 from recbole_glintru.launch.errors import UserError
-from recbole_glintru.ops import mamba_kernels
+from recbole_glintru.ops import mamba_kernels, numba_scan
 from recbole_glintru.ops.selective_scan import selective_scan
 
 
@@ -58,7 +66,7 @@ def backend(name):
     return lambda *tensors, **options: selective_scan(*tensors, **options, backend=name)
 
 
-CANDIDATES = {name: backend(name) for name in ("torch", "reference", "mamba_ssm")}
+CANDIDATES = {name: backend(name) for name in ("numba", "torch", "reference", "mamba_ssm")}
 CANDIDATES["sliced"] = sliced
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -80,6 +88,7 @@ def training_step(name, inputs):
     device = inputs[0].device
     for tensor in inputs:
         tensor.grad = None
+    gc.collect()  # the 200 steps of a plain loop leave garbage, which is not to be collected in another's time
     _wait(device)
     start = time.perf_counter()
     out = CANDIDATES[name](*inputs, delta_softplus=True)
@@ -223,6 +232,8 @@ def parse(words: Optional[Sequence[str]] = None) -> tuple[argparse.Namespace, to
         device = find_device(arguments.device)
         if "mamba_ssm" in (arguments.candidates or ()):
             mamba_kernels.require_scan(device)
+        if "numba" in (arguments.candidates or ()):
+            numba_scan.require(device, torch.float32)
     except (UserError, RuntimeError) as error:
         parser.error(str(error))
     return arguments, device
@@ -233,8 +244,9 @@ def measure(arguments: argparse.Namespace, device: torch.device) -> Iterator[str
     on_gpu = device.type == "cuda"
     names = arguments.candidates
     if names is None:
-        kernels = on_gpu and mamba_kernels.scan_is_usable(device)
-        names = ["torch", "reference", *(["mamba_ssm"] if kernels else [])]
+        names = ["torch", "reference", *(["mamba_ssm"] if on_gpu and mamba_kernels.scan_is_usable(device) else [])]
+        if numba_scan.is_usable(device, torch.float32):
+            names.insert(0, "numba")
     rows = arguments.rows or (2048 if on_gpu else 128)
     shape = (rows, arguments.length, 2 * arguments.hidden, arguments.states)
     where = torch.cuda.get_device_name(device) if on_gpu else f"{arguments.threads} CPU threads"
@@ -245,12 +257,12 @@ def measure(arguments: argparse.Namespace, device: torch.device) -> Iterator[str
     if arguments.plain_rows:
         shape = (arguments.plain_rows, *shape[1:])
         yield f"\nWith the usual time loop, B={shape[0]}\n"
-        yield from compare(["torch", "reference", "sliced"], shape, device, 1, arguments.threads)
+        yield from compare(list(dict.fromkeys([*names, "reference", "sliced"])), shape, device, 1, arguments.threads)
         yield from exponentials(shape, device, arguments.turns)
     if arguments.growth:
         rows = arguments.growth_rows or (256 if on_gpu else 16)
         yield f"\nGrowth, B={rows}\n"
-        yield from grow("torch", arguments.growth, (rows, 0, *shape[2:]), device, 3, arguments.threads)
+        yield from grow(names[0], arguments.growth, (rows, 0, *shape[2:]), device, 3, arguments.threads)
 
 
 if __name__ == "__main__":

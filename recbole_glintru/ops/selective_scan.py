@@ -6,11 +6,12 @@ For every channel d and state n, in float32 or better,
     s_t = exp(step_t A) * s_{t-1} + step_t u_t B_t,    s_{-1} = 0
     y_t = (C_t . s_t + D u_t) * SiLU(z_t).
 
-Shapes and arguments are those of `mamba_ssm`, so that a call can be moved from one to the other. There are four
+Shapes and arguments are those of `mamba_ssm`, so that a call can be moved from one to the other. There are five
 backends: `reference`, the plain loop; `torch`, the same recurrence with few passes over memory and a backward pass
-that recomputes (`recomputed_scan`); `triton`, one kernel for all of it and one for its gradient (`triton_scan`);
-`mamba_ssm`, the CUDA kernels of that package. On a GPU `auto` takes the first of `mamba_ssm` and `triton` that is
-installed and agrees with the reference there, and `torch` otherwise.
+that recomputes (`recomputed_scan`); `numba`, the same as compiled loops on a CPU (`numba_scan`); `triton`, one kernel
+for all of it and one for its gradient (`triton_scan`); `mamba_ssm`, the CUDA kernels of that package. `auto` takes
+`numba` on a CPU, and on a GPU the first of `mamba_ssm` and `triton`, that is installed and agrees with the reference
+there; `torch` otherwise.
 """
 
 from typing import Optional, Union
@@ -19,13 +20,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recbole_glintru.ops import host_lengths, mamba_kernels, scan_kernels
+from recbole_glintru.ops import host_lengths, mamba_kernels, numba_scan, scan_kernels
 from recbole_glintru.ops.histories import at_position, valid_positions
 from recbole_glintru.ops.precision import at_least_float32, float32_region
 from recbole_glintru.ops.recomputed_scan import recomputed_scan
 from recbole_glintru.ops.tracing import is_traced
 
-BACKENDS = ("auto", "torch", "reference", "triton", "mamba_ssm")
+BACKENDS = ("auto", "torch", "reference", "numba", "triton", "mamba_ssm")
 
 
 def reference_scan(
@@ -42,7 +43,7 @@ def reference_scan(
     return (None if C is None else torch.stack(outputs, dim=1)), state
 
 
-RECURRENCES = {"torch": recomputed_scan, "reference": reference_scan}
+RECURRENCES = {"torch": recomputed_scan, "reference": reference_scan, "numba": numba_scan.numba_scan}
 
 
 def selective_scan(
@@ -77,7 +78,8 @@ def selective_scan(
         `mamba_ssm` computes. `triton` leaves that case to `torch`.
 
     Raises:
-        RuntimeError: `triton` or `mamba_ssm` is asked for, and is not there or does not agree with the reference.
+        RuntimeError: `numba`, `triton` or `mamba_ssm` is asked for, and is not there or does not agree with the
+            reference.
     """
     chosen = choose_backend(u, A, backend)
     if chosen == "triton" and return_last_state:
@@ -153,16 +155,20 @@ def choose_backend(u: Tensor, A: Tensor, backend: str, last_only: bool = False) 
         last_only: whether only the output at the last step is wanted.
 
     Raises:
-        RuntimeError: `triton` or `mamba_ssm` is asked for and cannot be used; the message says why.
+        RuntimeError: `numba`, `triton` or `mamba_ssm` is asked for and cannot be used; the message says why.
     """
     if backend == "mamba_ssm":
         mamba_kernels.require_scan(u.device)
     if backend == "triton":
         scan_kernels.require(u.device, *A.shape, u.dtype, last_only)
+    if backend == "numba":
+        numba_scan.require(u.device, u.dtype)
     if backend != "auto":
         return backend
-    if not u.is_cuda or u.dtype == torch.float64 or is_traced():
+    if u.dtype == torch.float64 or is_traced():
         return "torch"
+    if not u.is_cuda:
+        return "numba" if numba_scan.is_usable(u.device, u.dtype) else "torch"
     if mamba_kernels.scan_is_usable(u.device):
         return "mamba_ssm"
     return "triton" if scan_kernels.are_usable(u.device, *A.shape, u.dtype, last_only) else "torch"

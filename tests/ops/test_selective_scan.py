@@ -1,8 +1,11 @@
 """The backends of the selective scan against each other and against recorded arrays of the published reference.
 
+That of Numba where it is installed.
+
 `GOLDEN_DIR` names another directory of `selective_scan_*.npz`.
 """
 
+import importlib.util
 import json
 import os
 import sys
@@ -20,6 +23,19 @@ DIRECTORY = Path(os.environ.get("GOLDEN_DIR") or Path(__file__).parents[1] / "go
 FILES = sorted(DIRECTORY.glob("selective_scan_*.npz"))
 ARGUMENTS = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
 
+NEEDS_NUMBA = pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="Numba is not installed")
+NUMBA = pytest.param("numba", marks=NEEDS_NUMBA)
+FLOAT64, FLOAT32 = (torch.float64, 1e-12), (torch.float32, 2e-5)  # sums of up to 200 terms, in another order
+
+
+def precisions(backends):
+    """`backend, dtype, tolerance` of tests: all in float32, and in float64 those that have it."""
+    cases = [pytest.param(name, *case, id=f"{name}-{id}") for name in backends
+             for id, case in (("f64", FLOAT64), ("f32", FLOAT32))]  # fmt: skip
+    cases.append(pytest.param("numba", *FLOAT32, id="numba-f32", marks=NEEDS_NUMBA))
+    return pytest.mark.parametrize("backend, dtype, tolerance", cases)
+
+
 # rows, channels, states, steps
 SHAPES = [
     (1, 1, 1, 1),
@@ -29,6 +45,7 @@ SHAPES = [
     (2, 17, 5, 200),
     (5, 3, 1, 33),
     (4, 33, 2, 16),
+    (2, 64, 3, 17),
 ]
 
 
@@ -83,26 +100,19 @@ def assert_same(actual, expected, tolerance):
         assert (actual[name] - value).abs().max().item() <= tolerance * scale, name
 
 
-# Float32: sums of up to 200 terms, in another order.
-PRECISIONS = pytest.mark.parametrize(
-    "dtype, tolerance", [(torch.float64, 1e-12), (torch.float32, 2e-5)], ids=["f64", "f32"]
-)
-
-
-@PRECISIONS
+@precisions(["torch"])
 @pytest.mark.parametrize("complete", [True, False], ids=["complete", "bare"])
 @pytest.mark.parametrize("rows, channels, states, length", SHAPES)
-def test_equals_reference(rows, channels, states, length, complete, dtype, tolerance, small_blocks):
+def test_equals_reference(rows, channels, states, length, complete, backend, dtype, tolerance, small_blocks):
     tensors, _, _ = problem(rows, channels, states, length, dtype, complete)
     results = []
-    for backend in ("reference", "torch"):
-        out, state = selective_scan(**tensors, delta_softplus=complete, return_last_state=True, backend=backend)
+    for name in ("reference", backend):
+        out, state = selective_scan(**tensors, delta_softplus=complete, return_last_state=True, backend=name)
         results.append({"out": out, "state": state, **gradients((out, state), tensors)})
     assert_same(results[1], results[0], tolerance)
 
 
-@PRECISIONS
-@pytest.mark.parametrize("backend", ["reference", "torch"])
+@precisions(["reference", "torch"])
 @pytest.mark.parametrize("rows, channels, states, length", SHAPES)
 def test_last_position_alone(rows, channels, states, length, backend, dtype, tolerance, small_blocks):
     """What `selective_scan` of each unpadded row gives at its end, and no gradient behind it."""
@@ -120,18 +130,18 @@ def test_last_position_alone(rows, channels, states, length, backend, dtype, tol
     assert_same(results[1], results[0], tolerance)
 
 
-@pytest.mark.parametrize("backend", ["reference", "torch"])
-def test_lengths_hold_the_state(backend, small_blocks):
-    tensors, lengths, _ = problem(5, 6, 4, 40)
+@precisions(["reference", "torch"])
+def test_lengths_hold_the_state(backend, dtype, tolerance, small_blocks):
+    tensors, lengths, _ = problem(5, 6, 4, 40, dtype)
     padded = selective_scan(**tensors, delta_softplus=True, return_last_state=True, lengths=lengths, backend=backend)
     full = selective_scan(**tensors, delta_softplus=True, backend="reference")
     for row, n in enumerate(lengths.tolist()):
-        torch.testing.assert_close(padded[0][row, :, :n], full[row, :, :n])
+        torch.testing.assert_close(padded[0][row, :, :n], full[row, :, :n], rtol=tolerance, atol=tolerance)
         alone = {
             name: tensor[row : row + 1, :, :n] if tensor.dim() == 3 else tensor for name, tensor in tensors.items()
         }
         _, state = selective_scan(**alone, delta_softplus=True, return_last_state=True, backend="reference")
-        torch.testing.assert_close(padded[1][row], state[0])
+        torch.testing.assert_close(padded[1][row], state[0], rtol=tolerance, atol=tolerance)
 
 
 def test_gradients_are_exact(small_blocks):
@@ -151,36 +161,39 @@ def test_gradients_are_exact(small_blocks):
     assert torch.autograd.gradcheck(scan_last, tuple(tensors.values()))
 
 
-def test_steps_of_any_size_are_stable():
+@pytest.mark.parametrize("fast", ["torch", NUMBA])
+def test_steps_of_any_size_are_stable(fast):
     """Decays from 1 to far below the smallest number, next to each other."""
     tensors, _, _ = problem(2, 6, 4, 200, torch.float32)
     with torch.no_grad():
         tensors["delta"] *= torch.tensor([0.0, 1.0, 40.0]).repeat(67)[:200]
     results = []
-    for backend in ("reference", "torch"):
+    for backend in ("reference", fast):
         out = selective_scan(**tensors, delta_softplus=True, backend=backend)
         results.append({"out": out, **gradients((out,), tensors)})
     assert all(value.isfinite().all() for value in results[1].values())
     assert_same(results[1], results[0], 2e-5)
 
 
-def test_states_are_not_kept():
+@pytest.mark.parametrize("backend", ["torch", NUMBA])
+def test_states_are_not_kept(backend):
     """What autograd keeps grows with the input, not with N times the input."""
     saved = []
     tensors, _, _ = problem(4, 16, 64, 160, torch.float32)
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: saved.append(tensor.numel()) or tensor, lambda t: t):
-        selective_scan(**tensors, delta_softplus=True, backend="torch")
+        selective_scan(**tensors, delta_softplus=True, backend=backend)
     states = 4 * 16 * 64 * 160
     assert sum(saved) < 0.5 * states
 
 
-def test_half_precision_is_computed_in_single():
+@pytest.mark.parametrize("backend", ["torch", NUMBA])
+def test_half_precision_is_computed_in_single(backend):
     tensors, _, _ = problem(2, 8, 4, 100, torch.float32)
     half = {name: tensor.detach().bfloat16() for name, tensor in tensors.items()}
     exact = {name: tensor.float() for name, tensor in half.items()}
-    out = selective_scan(**half, delta_softplus=True, backend="torch")
+    out = selective_scan(**half, delta_softplus=True, backend=backend)
     assert out.dtype == torch.bfloat16
-    assert torch.equal(out, selective_scan(**exact, delta_softplus=True, backend="torch").bfloat16())
+    assert torch.equal(out, selective_scan(**exact, delta_softplus=True, backend=backend).bfloat16())
 
 
 # ------------------------------------------------------------------------------------------------------------- golden
@@ -190,7 +203,7 @@ def test_there_are_files():
     assert FILES, f"no selective_scan_*.npz in {DIRECTORY}"
 
 
-@pytest.mark.parametrize("backend", ["reference", "torch"])
+@pytest.mark.parametrize("backend", ["reference", "torch", NUMBA])
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_published(file, backend):
     with np.load(file, allow_pickle=False) as arrays:
@@ -281,7 +294,6 @@ def test_absent_kernels_are_no_reason_to_warn(monkeypatch, recwarn):
         monkeypatch.setitem(sys.modules, name, None)
     assert not mamba_kernels.scan_is_usable(CPU) and not mamba_kernels.convolution_is_usable(CPU)
     assert not recwarn
-    assert choose_backend(torch.zeros(1, 1, 1), torch.zeros(1, 1), "auto") == "torch"
     with pytest.raises(RuntimeError, match="mamba-ssm is not installed"):
         choose_backend(torch.zeros(1, 1, 1), torch.zeros(1, 1), "mamba_ssm")
 

@@ -1,0 +1,175 @@
+"""The compiled scan of CPUs: when it is used, how it shares its work, and its exponential.
+
+What it computes is compared with the reference in `test_selective_scan`.
+"""
+
+import importlib.util
+import sys
+import types
+
+import numpy as np
+import pytest
+import torch
+
+from recbole_glintru.ops import host_lengths, numba_scan
+from recbole_glintru.ops.selective_scan import choose_backend, reference_scan, selective_scan, selective_scan_last
+
+CPU = torch.device("cpu")
+NEEDS_NUMBA = pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="Numba is not installed")
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_known():
+    numba_scan._failure.cache_clear()
+    yield
+    numba_scan._failure.cache_clear()
+
+
+def pretend(monkeypatch, scan):
+    """Numba is installed, and its scan is `scan`."""
+    monkeypatch.setitem(sys.modules, "numba", types.ModuleType("numba"))
+    monkeypatch.setattr(numba_scan, "numba_scan", scan)
+
+
+def chosen(backend="auto", dtype=torch.float32):
+    return choose_backend(torch.zeros(1, 1, 1, dtype=dtype), torch.zeros(1, 1, dtype=dtype), backend)
+
+
+def test_it_is_used_where_it_agrees(monkeypatch, recwarn):
+    pretend(monkeypatch, reference_scan)
+    assert chosen() == chosen("numba") == chosen(dtype=torch.bfloat16) == "numba"
+    assert chosen(dtype=torch.float64) == "torch"
+    assert not recwarn
+    with pytest.raises(RuntimeError, match="scan_backend='numba'.*float64"):
+        chosen("numba", torch.float64)
+
+
+def test_it_is_not_traced(monkeypatch):
+    pretend(monkeypatch, reference_scan)
+    seen = []
+
+    def scan(u):
+        seen.append(choose_backend(u, torch.zeros(1, 1), "auto"))
+        return u + 1
+
+    torch.jit.trace(scan, torch.zeros(1, 1, 1), check_trace=False)
+    assert seen == ["torch"]
+
+
+def test_other_devices_are_refused():
+    with pytest.raises(RuntimeError, match="scan_backend='numba'.*not on meta"):
+        choose_backend(torch.zeros(1, 1, 1, device="meta"), torch.zeros(1, 1, device="meta"), "numba")
+
+
+def wrong_gradient(step, drive, *rest, **options):
+    return reference_scan(step, 0.99 * drive.detach() + 0.01 * drive, *rest, **options)
+
+
+def failing(**tensors):
+    raise OSError("no such processor")
+
+
+@pytest.mark.parametrize(
+    "scan, reason",
+    [
+        (lambda A, **rest: reference_scan(A=1.01 * A, **rest), "the output is off"),
+        (lambda step, drive, A, B, C, lengths: wrong_gradient(step, drive, A, B, C, lengths), "the gradient of drive"),
+        (failing, "no such processor"),
+    ],
+    ids=["output", "gradient", "fails"],
+)
+def test_it_is_refused_where_it_disagrees(monkeypatch, scan, reason):
+    pretend(monkeypatch, scan)
+    with pytest.warns(UserWarning, match=reason):
+        assert chosen() == "torch"
+    with pytest.raises(RuntimeError, match=f"scan_backend='numba'.*{reason}"):
+        chosen("numba")
+
+
+def test_its_absence_is_no_reason_to_warn(monkeypatch, recwarn):
+    monkeypatch.setitem(sys.modules, "numba", None)
+    assert chosen() == "torch"
+    assert not recwarn
+    with pytest.raises(RuntimeError, match="scan_backend='numba': Numba is not installed"):
+        chosen("numba")
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 8])
+def test_shares_are_alike(threads, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    lengths = torch.tensor([90, 3, 80, 5, 70, 4])
+    shares = numba_scan._Shares(host_lengths.remember(lengths, lengths.numpy()), 6, 100)
+    assert shares.workers == min(threads, 6)
+    found = {}
+    shares.run(lambda worker, workers, order, lengths: found.update({worker: order[worker::workers].tolist()}))
+    assert sorted(sum(found.values(), [])) == list(range(6))
+    work = [lengths[rows].sum().item() for rows in found.values()]
+    assert max(work) - min(work) <= 90
+
+
+def test_what_a_share_raises_is_raised(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+
+    def kernel(worker, *rest):
+        if worker == 1:
+            raise MemoryError("no room")
+
+    with pytest.raises(MemoryError, match="no room"):
+        numba_scan._Shares(None, 4, 2).run(kernel)
+
+
+@NEEDS_NUMBA
+def test_powers_of_two():
+    from recbole_glintru.ops.numba_scan_kernels import exp2
+
+    numbers = np.linspace(-126, 127, 300_001).astype(np.float32)
+    powers = np.array([exp2(x) for x in numbers], dtype=np.float64)
+    exact = np.exp2(numbers.astype(np.float64))
+    assert np.abs(powers / exact - 1).max() < 7.5e-8  # half of the last digit is 6e-8
+    assert exp2(np.float32(0)) == 1
+    assert exp2(np.float32(-1000)) == exp2(np.float32(-np.inf)) <= 2.0**-125.9
+    assert np.isnan(exp2(np.float32(np.nan)))
+
+
+@NEEDS_NUMBA
+@pytest.mark.parametrize("last_only", [False, True])
+def test_threads_change_nothing(monkeypatch, last_only):
+    generator = torch.Generator().manual_seed(0)
+    rows, channels, states, length = 7, 40, 5, 37
+    shapes = ((rows, channels, length),) * 2 + ((channels, states),) + ((rows, states, length),) * 2
+    tensors = [torch.randn(*shape, generator=generator) for shape in shapes]
+    tensors[2] = -tensors[2].exp()
+    if last_only:
+        tensors[4] = tensors[4][:, :, 0]
+    lengths = torch.tensor([37, 1, 16, 17, 30, 2, 33])
+    results = []
+    for threads in (1, 2, 3):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        own = [tensor.clone().requires_grad_() for tensor in tensors]
+        if last_only:
+            out = selective_scan_last(*own, last=lengths - 1, delta_softplus=True, backend="numba")
+        else:
+            out = selective_scan(*own, delta_softplus=True, lengths=lengths, backend="numba")
+        results.append((out, *torch.autograd.grad(out.square().sum(), own)))
+    for result in results[1:]:
+        for name, expected, actual in zip(("out", "u", "delta", "A", "B", "C"), results[0], result):
+            if name == "A":  # a sum over the rows of each share, and then over the shares
+                torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
+            else:
+                assert torch.equal(actual, expected), name
+
+
+@NEEDS_NUMBA
+def test_nothing_is_kept_without_gradients(monkeypatch):
+    shapes = ((2, 20, 4), (2, 20, 4), (4, 3), (2, 20, 3), (2, 20, 3))
+    tensors = [torch.rand(*shape) for shape in shapes]
+    kept = []
+    plain = numba_scan._Shares.run
+    monkeypatch.setattr(numba_scan._Shares, "run", lambda self, *all: kept.append(all[-1].numel()) or plain(self, *all))
+    with_tensors = numba_scan.numba_scan(*tensors, None)
+    tensors[1].requires_grad_()
+    with torch.no_grad():
+        numba_scan.numba_scan(*tensors, None)
+    numba_scan.numba_scan(*tensors, None)
+    assert kept == [0, 0, 2 * 2 * 3 * numba_scan.LANES]  # rows, chunks, states, channels with those that are missing
+    assert with_tensors[0].shape == (2, 20, 4) and with_tensors[1].shape == (2, 4, 3)
