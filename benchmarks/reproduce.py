@@ -9,7 +9,7 @@
 table1 statistics of the data; table2 accuracy; table3 efficiency; table4, table8, table9 ablations (ML-1M, Video Games,
 Beauty); table6 activations of the gate; table7, figure6 layers; figure2 mixing weights; figure3, figure4 kernel size;
 figure5 hidden size; variations: what the published code and the text leave open, one at a time. table3 is
-`benchmarks/efficiency.py`, and takes its options.
+`benchmarks/efficiency.py`, takes its options, and with --report runs nothing.
 
 Each model, data set and seed is a cell. Its result is a JSON file in `benchmarks/results/cells/`, which is never run
 twice; a command that was killed goes on where it was, inside a cell too. Checkpoints are kept outside of the project.
@@ -30,8 +30,8 @@ Options:
   --partial          before the report, tests what is in the middle of its training and has epochs that were not tested
                      yet: the best epoch so far; the training can go on. With --report it trains nothing before
   --retest           trains nothing, but tests again what has a result, from its last epoch in the scratch folder
-  --reading=NAME     what the report compares with the paper: validation, validation_fixed, test, fixed, unseen, uniform
-                     or full
+  --reading=NAME     what the report compares with the paper: validation, validation_fixed, test, fixed, unseen,
+                     trained, uniform or full
   --replace          run cells again whose settings have changed since
   --scratch=DIR      for checkpoints;  --results=DIR  for results
 """

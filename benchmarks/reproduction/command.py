@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -23,7 +22,9 @@ def main(words: list[str], help_text: str = "") -> int:
 
     try:
         if words[:1] == ["table3"]:
-            return table3(words[1:])
+            from reproduction import efficiency_table
+
+            return efficiency_table.run(words[1:])
         options, words = arguments.parser().parse_known_args(words)
         if options.help:
             print(help_text)
@@ -124,14 +125,3 @@ def table1(options, words: dict[str, str]) -> int:
     applied = {name: arguments.protocol_of(options.protocol, name) for name in names}
     print(statistics_of_data.write(applied, Path(options.data_path or "dataset"), Path(options.results)))
     return 0
-
-
-def table3(words: list[str]) -> int:
-    """The efficiency benchmark, with its own options, and the paper's figures below it."""
-    from reproduction import report
-
-    file = Path(__file__).resolve().parent.parent / "efficiency.py"
-    status = subprocess.run([sys.executable, str(file), *words]).returncode
-    if status == 0 and not {"--help", "-h"} & set(words):
-        print(report.efficiency_in_the_paper())
-    return status

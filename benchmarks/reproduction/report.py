@@ -80,17 +80,6 @@ def unfinished(cell: Cell, place: Place) -> list[str]:
     return [f"Unfinished: {cell.name}, {len(records['epochs'])} of at most {most} epochs; best validation: {best}."]
 
 
-def efficiency_in_the_paper() -> str:
-    """The paper's Table 3."""
-    paper, columns = grids.PAPER["table3"], ("ms a batch, inference", "s an epoch, training", "GB, GPU memory")
-    blocks = ["## The paper's Table 3, batches of 2048"]
-    for dataset in grids.PAPER["table1"]:
-        if dataset != "columns":
-            lines = [[model, *map(str, figures)] for model, figures in paper[dataset].items()]
-            blocks.append(table([dataset, *columns], lines))
-    return "\n\n".join(blocks)
-
-
 def report_file(
     folder: Path, name: str, dataset: str, changes: dict[str, Any], variants: list[grids.Variant], reading: str
 ) -> Path:

@@ -33,6 +33,7 @@ READINGS = {
     "test": "test {mode}, RecBole's draw",
     "fixed": "test {mode}, fixed draw",
     "unseen": "test {mode}, fixed draw outside the history",
+    "trained": "test {mode}, fixed draw by training rows alone",
     "uniform": "test uni{number}, fixed draw",
     "full": "test, full ranking",
 }
@@ -106,7 +107,7 @@ def _train_and_test(cell, folder, configuration, stop, partial) -> Result:
     readings, ranks, candidates = {"validation": training.records["best"]}, {}, {}
     readings["test"], _ = tests.run(test_data, load_best_model=True)
     seconds = tests.seconds
-    for reading, loader in _loaders(config, configuration, valid_data, test_data).items():
+    for reading, loader in _loaders(config, configuration, train_data, valid_data, test_data).items():
         readings[reading], ranks[reading] = tests.run(loader, CANDIDATES_SEED)
         if reading != "full":
             candidates[reading] = tests.drawn()
@@ -192,7 +193,7 @@ class _Tests:
         return f"{self._targets:08x}-{zlib.crc32(keys.tobytes()):08x}-{position}"
 
 
-def _loaders(config, configuration, valid_data, test_data) -> dict[str, Any]:
+def _loaders(config, configuration, train_data, valid_data, test_data) -> dict[str, Any]:
     """The data once more for each reading that RecBole itself does not give."""
     from recbole.data import get_dataloader
 
@@ -201,12 +202,12 @@ def _loaders(config, configuration, valid_data, test_data) -> dict[str, Any]:
         return {"validation_fixed": valid_data, "full": test_data}
     sampler = copy.copy(test_data._sampler)
     sampler.set_distribution("uniform")
-    unseen = unseen_sampler(test_data._sampler, test_data._dataset)
-    loaders = {
-        "validation_fixed": valid_data,
-        "fixed": test_data,
-        "unseen": get_dataloader(config, "test")(config, test_data._dataset, unseen),
-    }
+    drawn_otherwise = {"unseen": unseen_sampler(test_data._sampler, test_data._dataset)}
+    if test_data._sampler.distribution == "popularity":
+        drawn_otherwise["trained"] = trained_sampler(test_data._sampler, train_data._dataset)
+    loaders = {"validation_fixed": valid_data, "fixed": test_data}
+    for reading, other in drawn_otherwise.items():
+        loaders[reading] = get_dataloader(config, "test")(config, test_data._dataset, other)
     for reading, mode in (("uniform", f"uni{test_data.times - 1}"), ("full", "full")):
         changed = {**eval_args, "mode": {**eval_args["mode"], "test": mode}}
         changed = configuration(eval_args=changed)
@@ -231,6 +232,17 @@ def unseen_sampler(sampler, dataset):
             return self.sample_by_key_ids(np.arange(len(user_ids)), num)
 
     return Unseen()
+
+
+def trained_sampler(sampler, dataset):
+    """RecBole's sampler, with the targets of training alone to count for an item's popularity.
+
+    RecBole counts those of validation and test too.
+    """
+    other = copy.copy(sampler)
+    other.dataset = dataset
+    other.set_distribution(sampler.distribution)  # counts anew
+    return other
 
 
 def _summary(records: dict[str, Any]) -> dict[str, Any]:

@@ -109,6 +109,32 @@ def test_negatives_outside_the_history(place, monkeypatch):
     assert not any(target for both in drawn.values() for _, target in both)
 
 
+def test_popularity_of_the_training_rows_alone(place, monkeypatch):
+    counted = {}
+    loaders = running._loaders
+
+    def look(config, configuration, train_data, valid_data, test_data):
+        made = loaders(config, configuration, train_data, valid_data, test_data)
+        counted["rows"] = train_data._dataset.inter_feat["item_id"].tolist()
+        for reading in ("fixed", "trained"):
+            sampler = made[reading]._sampler
+            counted[reading] = sampler._get_candidates_list()
+            counted[f"{reading}: drawn"] = set(sampler.prob)
+        return made
+
+    monkeypatch.setattr(running, "_loaders", look)
+    run(place, few(epochs=1))
+    assert sorted(counted["trained"]) == sorted(counted["rows"]) and len(counted["fixed"]) > len(counted["rows"])
+    assert counted["trained: drawn"] == set(counted["rows"])
+
+
+def test_without_popularity_there_is_nothing_to_count(place):
+    split = {"split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user", "mode": "uni100"}
+    one = few(epochs=1, eval_args=str(split))
+    run(place, one)
+    assert "trained" not in result_of(place, one)["readings"]
+
+
 def test_full_ranking_in_place_of_candidates(place):
     split = {"split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user", "mode": "full"}
     one = few(epochs=1, eval_args=str(split))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from reproduce_cells import make_place  # first: it makes the benchmarks importable
 from reproduce_reports import beauty, write_made_up, write_report
-from reproduction import figures, grids, report, running, significance
+from reproduction import figures, grids, running, significance
 from reproduction.rows import collect
 
 
@@ -210,8 +210,3 @@ def test_table_1_counts_as_recbole_does(workplace, place):
     text = statistics_of_data.write({"few": "amazon-beauty"}, place.data_path, workplace / "results")
     assert "| few | 61 | 61 | 600 | 10.00 | 83.88 % |" in text
     assert (workplace / "results" / "table1.md").read_text() == text
-
-
-def test_the_papers_efficiency_is_printed_in_full():
-    text = report.efficiency_in_the_paper()
-    assert "| GLINTRU | 278 | 3.8 | 2.62 |" in text and text.count("| GLINTRU |") == 3
