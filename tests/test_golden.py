@@ -125,6 +125,7 @@ def test_published_losses(golden, loss_type):
 def test_official_loss(golden):
     """The objective that the authors trained with, where it is neither CE nor BPR."""
     if "loss_official" not in golden:
+        assert golden.model_name not in OFFICIAL_LOSS
         return
     model = golden.published(loss_type=OFFICIAL_LOSS[golden.model_name])
     if "neg_seq_left" in golden:  # a negative at every position, which RecBole's batches do not have

@@ -34,7 +34,7 @@ def _git(folder: Path, *words: str) -> Optional[str]:
 
 def versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
-    for name in ("torch", "numpy", "pandas", "recbole", "triton", "mamba-ssm"):
+    for name in ("torch", "numpy", "pandas", "recbole", "numba", "triton", "mamba-ssm"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

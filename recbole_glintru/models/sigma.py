@@ -13,7 +13,7 @@ from recbole_glintru.ops import host_lengths, layouts
 from recbole_glintru.ops.histories import at_position
 
 KERNEL_SIZE = 3
-MIXING_START = (0.8, 0.1, 0.1)  # GRU, reversed, forward
+MIXING_START = (0.1, 0.1, 0.8)  # GRU, reversed, forward
 
 
 class GatedBidirectionalMamba(nn.Module):

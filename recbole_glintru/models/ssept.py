@@ -116,6 +116,7 @@ class SSEPT(NextItemRecommender):
       the authors' binary cross-entropy with one negative (`BCE`). They train on every position of a sequence.
     * Where a history's item is replaced by a random one, the target is kept; the published code replaces both.
     * In the last block only the last position asks. Nothing changes by it.
+    * Adam is RecBole's, whose beta2 is 0.999; the authors' is 0.98.
 
     The part of a score that comes from the user alone is the same for all items: a state is kept as the part for the
     items and that number behind it.

@@ -117,6 +117,13 @@ def test_the_packages_baselines_have_the_papers_layers(name, model):
 
 
 @pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("model", ["FMLPRec", "LRURec"])
+def test_feed_forward_networks_are_four_times_as_wide_as_the_rest(name, model):
+    config = merged(name, model)
+    assert config["inner_size"] == 4 * config["hidden_size"]
+
+
+@pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("model", ["SMLP4Rec", "MLP4Rec"])
 def test_item_features_are_read_for_the_models_that_use_them_alone(name, model):
     settings = protocol.settings(name, model)

@@ -19,7 +19,7 @@ def test_there_are_files():
     assert FILES, f"no mamba_block_*.npz in {DIRECTORY}"
 
 
-@pytest.mark.parametrize("scan_backend", ["torch", "reference"])
+@pytest.mark.parametrize("scan_backend", ["auto", "torch", "reference"])
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_published(file, scan_backend):
     """2e-5 on outputs and the input's gradient, 1e-3 relative on gradient norms: sums in another order."""

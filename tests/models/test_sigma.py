@@ -67,6 +67,21 @@ def test_clean_is_published_where_nothing_is_padded_and_nothing_was_a_mistake():
     torch.testing.assert_close(published(*history), clean(*history))
 
 
+def test_the_forward_direction_starts_with_the_largest_share():
+    """0.1 GRU, 0.1 reversed, 0.8 forward: set one of them to nothing, and see which part of the result goes."""
+    mixer = make(semantics="published").blocks[0].mixer
+    assert mixer.mixing.tolist() == pytest.approx([0.1, 0.1, 0.8])
+    x = torch.ones(1, 2, mixer.projection.in_features)
+    zero = torch.zeros_like(x)
+    mixer.projection = torch.nn.Identity()
+    gates = [gate for gate in (mixer.gate_silu, mixer.gate_sigmoid) for gate in gate.parameters()]
+    with torch.no_grad():
+        for parameter in gates:
+            parameter.zero_()
+        parts = [mixer._mix(zero, zero, *parts) for parts in ((x, zero, zero), (zero, x, zero), (zero, zero, x))]
+    assert [part.mean().item() for part in parts] == pytest.approx([0.8, 0.1, 0.1])  # forward, reversed, GRU
+
+
 def test_both_semantics_start_with_the_same_mixture():
     clean, published = (make(semantics=name).blocks[0].mixer.mixing for name in ("clean", "published"))
     torch.testing.assert_close(clean.softmax(dim=0), published)
