@@ -33,7 +33,9 @@ products around them; 0.20 to 0.22 s in all, a factor of 11 to `reference`. What
 import argparse
 import gc
 import multiprocessing
+import shlex
 import statistics
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -180,14 +182,14 @@ def exponentials(shape, device, turns):
 
 def grow(name, lengths, shape, device, turns, threads):
     """Markdown lines: time and peak memory at each length, in all and a position."""
-    yield f"| L | {name}: ms | us a position | peak MiB | KiB a position |"
+    yield f"| L | {name}: ms (least of {turns}) | us a position | peak MiB | KiB a position |"
     yield "|---|---|---|---|---|"
     sized = {length: make_inputs(shape[0], length, *shape[2:], device) for length in lengths}
     for inputs in sized.values():
         training_step(name, inputs)
     times = [{length: training_step(name, inputs) for length, inputs in sized.items()} for _ in range(turns)]
     for length in lengths:
-        seconds = statistics.median(turn[length] for turn in times)
+        seconds = min(turn[length] for turn in times)
         memory = peak_memory(name, (shape[0], length, *shape[2:]), device, threads)
         yield (
             f"| {length} | {1000 * seconds:.1f} | {1e6 * seconds / length:.0f} | {memory:.0f} "
@@ -197,6 +199,7 @@ def grow(name, lengths, shape, device, turns, threads):
 
 def main(words: Optional[Sequence[str]] = None) -> None:
     """Run the command line, `sys.argv` unless `words` are given; a mistake of the user's ends it with status 2."""
+    words = sys.argv[1:] if words is None else list(words)
     arguments, device = parse(words)
     torch.set_num_threads(arguments.threads)
     lines = []
@@ -205,11 +208,12 @@ def main(words: Optional[Sequence[str]] = None) -> None:
         lines.append(line)
     arguments.output.mkdir(parents=True, exist_ok=True)
     file = arguments.output / f"{report.file_stem(report.device_name(device), 'scan')}.md"
-    file.write_text("# The selective scan\n\nMade by `python benchmarks/ops.py`.\n\n" + "\n".join(lines) + "\n")
+    command = shlex.join(["python", "benchmarks/ops.py", *words])
+    file.write_text(f"# The selective scan\n\nMade by `{command}`.\n\n" + "\n".join(lines) + "\n")
     print(f"\nwritten: {file}")
 
 
-def parse(words: Optional[Sequence[str]] = None) -> tuple[argparse.Namespace, torch.device]:
+def parse(words: Sequence[str]) -> tuple[argparse.Namespace, torch.device]:
     """The options, and the device that they name."""
     number, gpu = positive(int), torch.cuda.is_available()
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -262,7 +266,7 @@ def measure(arguments: argparse.Namespace, device: torch.device) -> Iterator[str
     if arguments.growth:
         rows = arguments.growth_rows or (256 if on_gpu else 16)
         yield f"\nGrowth, B={rows}\n"
-        yield from grow(names[0], arguments.growth, (rows, 0, *shape[2:]), device, 3, arguments.threads)
+        yield from grow(names[0], arguments.growth, (rows, 0, *shape[2:]), device, 5, arguments.threads)
 
 
 if __name__ == "__main__":

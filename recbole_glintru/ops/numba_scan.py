@@ -6,6 +6,7 @@ its numbers are in registers. As for the kernels of a GPU, the first use compare
 """
 
 import functools
+import logging
 import math
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -18,9 +19,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from recbole_glintru.ops import host_lengths, self_check
+from recbole_glintru.ops.tracing import is_traced
 
 LANES = 32  # channels at a time: four vectors of eight; faster than 16, and 64
 CHUNK = 16  # steps between two states that are kept
+NUMBERS_OF_A_THREAD = 2**19  # half a millisecond
 LOG2_E = 1 / math.log(2)
 TOLERANCE = 1e-4  # of the largest element; both sides are float32
 
@@ -31,13 +34,27 @@ def numba_scan(
     """The outputs and the last state; arguments and results are those of `recomputed_scan`, all on a CPU, in float32.
 
     A product of a step and A that is greater than 88, where an exponential would overflow, gives no meaningful number.
+
+    Raises:
+        ValueError: a shape does not fit the others, or a length is more than L.
     """
     tensors = (step, drive, A, B) if C is None else (step, drive, A, B, C)
     keep = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+    _check_shapes(step, drive, A, B, C, lengths)
     channels = len(A)
     y, state = _NumbaScan.apply(_in_blocks(step), _in_blocks(drive), _in_blocks(A.t()), B, C, lengths, keep)
     y = None if y is None else y.flatten(-2)[..., :channels]
     return y, state.flatten(-2)[..., :channels].transpose(1, 2)
+
+
+def _check_shapes(step, drive, A, B, C, lengths):
+    """The loops know no bounds: what PyTorch refuses they would read and write beside the memory of the tensors."""
+    (rows, steps, channels), states = step.shape, A.shape[-1]
+    shapes = {"drive": (rows, steps, channels), "A": (channels, states), "B": (rows, steps, states)}
+    shapes.update(C=shapes["B"], lengths=(rows,))
+    for name, tensor in {"drive": drive, "A": A, "B": B, "C": C, "lengths": lengths}.items():
+        if tensor is not None and tuple(tensor.shape) != shapes[name]:
+            raise ValueError(f"{name} has shape {tuple(tensor.shape)} in place of {shapes[name]}")
 
 
 def _in_blocks(x: Tensor) -> Tensor:
@@ -65,6 +82,8 @@ def require(device: torch.device, dtype: torch.dtype) -> None:
 def _objection(device: torch.device, dtype: torch.dtype) -> Optional[str]:
     if device.type != "cpu":
         return f"Numba's loops run on a CPU, and not on {device}."
+    if is_traced():
+        return "Numba's loops cannot be recorded by torch.compile, torch.export or torch.jit.trace."
     if dtype == torch.float64:
         return "Numba's loops have no float64."
     return _failure()
@@ -77,8 +96,11 @@ def _failure() -> Optional[str]:
         import numba  # noqa: F401
     except Exception as error:
         return f"Numba is not installed here, or does not load ({error})."
+    logging.getLogger("numba").setLevel(logging.WARNING)  # RecBole's `state: DEBUG` is everybody's: 30,000 lines
     try:
-        difference = _differs()
+        # In a thread of its own, where the caller's inference mode, checkpointing, default device do not reach.
+        with ThreadPoolExecutor(1) as thread:
+            difference = thread.submit(_differs).result()
     except Exception as error:
         objection = f"Numba's loops fail here ({type(error).__name__}: {error})."
     else:
@@ -96,7 +118,7 @@ def _differs() -> Optional[str]:
     generator = torch.Generator().manual_seed(0)
 
     def draw(*shape):
-        return torch.randn(*shape, generator=generator)
+        return torch.randn(*shape, generator=generator, dtype=torch.float32)
 
     tensors = {
         "step": draw(rows, length, channels).exp(),
@@ -127,7 +149,7 @@ class _NumbaScan(torch.autograd.Function):
         y = _zero_behind(lengths, step) if reads else step.new_empty(0, 0, 0, 0)
         last = step.new_empty(rows, len(A), *channels)
         kept = step.new_empty(rows, -(-length // CHUNK) if keep else 0, *A.shape)
-        shares = _Shares(lengths, rows, length)
+        shares = _Shares(lengths, rows, length, A.numel())
         shares.run(forward, keep, reads, step, drive, A * LOG2_E, B, C, y, last, kept)
         ctx.lengths, ctx.shares, ctx.reads = lengths, shares, reads
         ctx.save_for_backward(step, drive, A, B, C, kept)
@@ -158,12 +180,22 @@ def _zero_behind(lengths: Optional[Tensor], like: Tensor) -> Tensor:
 
 
 class _Shares:
-    """The rows in shares of like work, one for each of PyTorch's threads."""
+    """The rows in shares of like work, one for each of PyTorch's threads if it is work enough.
 
-    def __init__(self, lengths: Optional[Tensor], rows: int, length: int):
+    Args:
+        lengths: `[rows] int64`; None for `length`.
+        rows: B.
+        length: L.
+        numbers: how many a step of a row has to compute.
+    """
+
+    def __init__(self, lengths: Optional[Tensor], rows: int, length: int, numbers: int):
         self.lengths = np.full(rows, length) if lengths is None else host_lengths.of(lengths).astype(np.int64)
+        if rows and self.lengths.max() > length:
+            raise ValueError(f"a length of {self.lengths.max()}, with {length} steps")
         self.order = np.argsort(-self.lengths, kind="stable")
-        self.workers = max(1, min(torch.get_num_threads(), rows))
+        worth_a_thread = int(self.lengths.sum()) * numbers // NUMBERS_OF_A_THREAD
+        self.workers = max(1, min(torch.get_num_threads(), rows, worth_a_thread))
 
     def run(self, kernel, *arguments):
         """Call a kernel once for each share, side by side; of the arguments, tensors become arrays."""

@@ -15,6 +15,7 @@ from recbole_glintru.ops import host_lengths, numba_scan
 from recbole_glintru.ops.selective_scan import choose_backend, reference_scan, selective_scan, selective_scan_last
 
 CPU = torch.device("cpu")
+ENOUGH = 10**9  # numbers a step: every thread has work
 NEEDS_NUMBA = pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="Numba is not installed")
 
 
@@ -98,7 +99,7 @@ def test_its_absence_is_no_reason_to_warn(monkeypatch, recwarn):
 def test_shares_are_alike(threads, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     lengths = torch.tensor([90, 3, 80, 5, 70, 4])
-    shares = numba_scan._Shares(host_lengths.remember(lengths, lengths.numpy()), 6, 100)
+    shares = numba_scan._Shares(host_lengths.remember(lengths, lengths.numpy()), 6, 100, ENOUGH)
     assert shares.workers == min(threads, 6)
     found = {}
     shares.run(lambda worker, workers, order, lengths: found.update({worker: order[worker::workers].tolist()}))
@@ -115,7 +116,69 @@ def test_what_a_share_raises_is_raised(monkeypatch):
             raise MemoryError("no room")
 
     with pytest.raises(MemoryError, match="no room"):
-        numba_scan._Shares(None, 4, 2).run(kernel)
+        numba_scan._Shares(None, 4, 2, ENOUGH).run(kernel)
+
+
+@pytest.mark.parametrize("rows, length, numbers, workers", [(2, 10, 4096, 1), (64, 200, 8192, 4), (0, 5, 8192, 1)])
+def test_little_work_is_one_thread_s(monkeypatch, rows, length, numbers, workers):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    assert numba_scan._Shares(None, rows, length, numbers).workers == workers
+
+
+SHAPES = {"step": (3, 20, 8), "drive": (3, 20, 8), "A": (8, 4), "B": (3, 20, 4), "C": (3, 20, 4)}
+
+
+@pytest.mark.parametrize(
+    "name, shape",
+    [("drive", (3, 1, 8)), ("A", (1, 4)), ("B", (3, 20, 7)), ("B", (3, 19, 4)), ("C", (2, 20, 4)), ("lengths", (1,))],
+)
+def test_what_does_not_fit_is_named(name, shape):
+    """The loops check no bounds."""
+    tensors = {key: torch.zeros(*size) for key, size in SHAPES.items()}
+    tensors["lengths"] = torch.full((3,), 20)
+    tensors[name] = tensors[name].new_zeros(shape)
+    with pytest.raises(ValueError, match=f"{name} has shape"):
+        numba_scan.numba_scan(**tensors)
+
+
+def test_no_length_is_more_than_there_are_steps():
+    tensors = {key: torch.zeros(*size) for key, size in SHAPES.items()}
+    with pytest.raises(ValueError, match="a length of 21, with 20 steps"):
+        numba_scan.numba_scan(**tensors, lengths=torch.tensor([20, 21, 3]))
+
+
+def in_inference_mode(use):
+    with torch.inference_mode():
+        use()
+
+
+def on_another_device(use):
+    torch.set_default_device("meta")
+    try:
+        use()
+    finally:
+        torch.set_default_device(None)
+
+
+def in_float64(use):
+    torch.set_default_dtype(torch.float64)
+    try:
+        use()
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("surrounding", [in_inference_mode, on_another_device, in_float64])
+def test_the_first_use_may_be_anywhere(surrounding, monkeypatch, recwarn):
+    pretend(monkeypatch, reference_scan)
+    surrounding(lambda: numba_scan.is_usable(CPU, torch.float32))
+    assert chosen() == "numba" and not recwarn
+
+
+def test_what_is_asked_for_by_name_cannot_be_recorded(monkeypatch):
+    pretend(monkeypatch, reference_scan)
+    with pytest.raises(RuntimeError, match="cannot be recorded"):
+        torch.jit.trace(lambda u: u if choose_backend(u, torch.zeros(1, 1), "numba") else u, torch.zeros(1, 1, 1))
 
 
 @NEEDS_NUMBA
@@ -143,6 +206,7 @@ def test_threads_change_nothing(monkeypatch, last_only):
         tensors[4] = tensors[4][:, :, 0]
     lengths = torch.tensor([37, 1, 16, 17, 30, 2, 33])
     results = []
+    monkeypatch.setattr(numba_scan, "NUMBERS_OF_A_THREAD", 1)
     for threads in (1, 2, 3):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
         own = [tensor.clone().requires_grad_() for tensor in tensors]
@@ -173,3 +237,30 @@ def test_nothing_is_kept_without_gradients(monkeypatch):
     numba_scan.numba_scan(*tensors, None)
     assert kept == [0, 0, 2 * 2 * 3 * numba_scan.LANES]  # rows, chunks, states, channels with those that are missing
     assert with_tensors[0].shape == (2, 20, 4) and with_tensors[1].shape == (2, 4, 3)
+
+
+@NEEDS_NUMBA
+@pytest.mark.parametrize("wanted", ["y", "state"])
+def test_gradients_of_one_result_alone(wanted):
+    generator = torch.Generator().manual_seed(1)
+    tensors = [torch.randn(*shape, generator=generator) for shape in SHAPES.values()]
+    tensors[0], tensors[2] = tensors[0].abs(), -tensors[2].abs()
+    found = []
+    for scan in (reference_scan, numba_scan.numba_scan):
+        own = [tensor.clone().requires_grad_() for tensor in tensors]
+        result = scan(*own, None)[["y", "state"].index(wanted)]
+        found.append(torch.autograd.grad(result.square().sum(), own, allow_unused=True))
+    for name, expected, actual in zip(SHAPES, *found):
+        expected = torch.zeros_like(actual) if expected is None else expected
+        torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-4, msg=lambda m, name=name: f"{name}: {m}")
+
+
+@NEEDS_NUMBA
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_not_a_number_is_seen(value):
+    tensors = {key: torch.ones(*size) for key, size in SHAPES.items()}
+    tensors["A"] = -tensors["A"]
+    tensors["drive"][1, 7, 3] = value
+    results = (scan(**tensors, lengths=None) for scan in (numba_scan.numba_scan, reference_scan))
+    for actual, expected in zip(*results):
+        assert torch.equal(actual.isfinite(), expected.isfinite()) and not actual.isfinite().all()
