@@ -8,9 +8,9 @@ the time loop as it is usually written; both have the time of the exponentials a
 
 Results are printed, and put into `benchmarks/results/scan-<device>.md`.
 
-The candidates run in turns in one process (A B C A B C ...) after a warm-up; the table has the median of each and the
-median of the ratios within a turn, with the range. Peak memory is that of a process of its own, above what the inputs
-take: the resident set on a CPU (Linux), the allocator's on a GPU.
+The candidates run in turns in one process (A A B B C C A A ...) after a warm-up, and of two steps the second counts;
+the table has the median of each and the median of the ratios within a turn, with the range. Peak memory is that of a
+process of its own, above what the inputs take: the resident set on a CPU (Linux), the allocator's on a GPU.
 
 Candidates: `reference`, `torch` and, on a CPU where Numba is installed, `numba` are the package's, `mamba_ssm` the CUDA
 kernels where they are usable; the others are held against the first one of a table. `sliced` is the time loop as the
@@ -25,9 +25,11 @@ threads: 1.1 s against 7 s, a factor of six. Measured: 0.53 to 0.61 s against 2.
 
 `numba` does the arithmetic of a step while its numbers are in registers. Eight numbers need ten products or multiply-
 adds in a forward pass and twenty in a backward one, two of which an AVX2 core begins in a cycle of 3.2 GHz: 60 ms for
-128 rows and two threads is the least, twice that was predicted. Measured: 60 and 105 ms, and 35 ms of softplus and
-products around them; 0.20 to 0.22 s in all, a factor of 11 to `reference`. What bounds it are registers: a chain of
-17 instructions takes 60 cycles, and those on their way keep the 160 vector registers of a core (Zen 3) full.
+128 rows and two threads is the least, twice that was predicted. Measured: 60 to 75 and 105 to 140 ms, and 35 ms of
+softplus and products around them; 0.20 to 0.27 s in all. To `reference`, which takes 1.6 to 1.8 s where the memory of
+the step before is still there and up to 3.1 s where it is not, that is a factor of 9 to 11 (7 to 16 within a turn).
+What bounds it are registers: a chain of 17 instructions takes 60 cycles, and those on their way keep the 160 vector
+registers of a core (Zen 3) full.
 """
 
 import argparse
@@ -99,6 +101,12 @@ def training_step(name, inputs):
     return time.perf_counter() - start
 
 
+def second_of_two_steps(name, inputs):
+    """Seconds of a step behind one like it, as in training: what it finds of memory is what that one has left."""
+    training_step(name, inputs)
+    return training_step(name, inputs)
+
+
 def _wait(device):
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -150,7 +158,7 @@ def compare(names, shape, device, turns, threads):
     inputs = make_inputs(*shape, device)
     for name in names:
         training_step(name, make_inputs(1, *shape[1:], device))
-    seconds = [{name: training_step(name, inputs) for name in names} for _ in range(turns)]
+    seconds = [{name: second_of_two_steps(name, inputs) for name in names} for _ in range(turns)]
     yield f"| scan | ms (median of {turns}) | times {names[0]} (range) | peak MiB |"
     yield "|---|---|---|---|"
     for name in names:
