@@ -27,9 +27,9 @@ threads: 1.1 s against 7 s, a factor of six. Measured: 0.53 to 0.61 s against 2.
 adds in a forward pass and twenty in a backward one, two of which an AVX2 core begins in a cycle of 3.2 GHz: 60 ms for
 128 rows and two threads is the least, twice that was predicted. Measured: 60 to 75 and 105 to 140 ms, and 35 ms of
 softplus and products around them; 0.20 to 0.27 s in all. To `reference`, which takes 1.6 to 1.8 s where the memory of
-the step before is still there and up to 3.1 s where it is not, that is a factor of 9 to 11 (7 to 16 within a turn).
-What bounds it are registers: a chain of 17 instructions takes 60 cycles, and those on their way keep the 160 vector
-registers of a core (Zen 3) full.
+the step before is still there and up to 3.1 s where it is not, that is a factor of 8 to 10. What bounds it are
+registers: a chain of 17 instructions takes 60 cycles, and those on their way keep the 160 vector registers of a core
+(Zen 3) full.
 """
 
 import argparse
