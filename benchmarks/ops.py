@@ -21,7 +21,7 @@ What bounds `torch` on a CPU (L=200, D=256, N=32, float32): a training step make
 matrix products over [B, D, N] numbers at 5 to 8 * 10^9 a second and core, and two of 2^x at 1.6 * 10^9: at least 3.9 ns
 a number. `reference` does the same arithmetic in more passes, each into new memory. Predicted for 128 rows and two
 threads: 1.1 s against 7 s, a factor of six. Measured: 0.53 to 0.61 s against 2.3 to 2.8 s, a factor of 3 to 6, with
-0.29 against 3.7 GB; `sliced` takes 37 to 43 s and 9 to 10 GB.
+0.29 against 3.7 GB; `sliced` takes 32 to 47 s and 9 to 10 GB.
 
 `numba` does the arithmetic of a step while its numbers are in registers. Eight numbers need ten products or multiply-
 adds in a forward pass and twenty in a backward one, two of which an AVX2 core begins in a cycle of 3.2 GHz: 60 ms for
