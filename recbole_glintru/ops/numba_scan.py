@@ -1,8 +1,9 @@
-"""The recurrence of a selective scan on a CPU, compiled by Numba (`pip install 'recbole-glintru[cpu]'`).
+"""The selective scan on a CPU, compiled by Numba (`pip install 'recbole-glintru[cpu]'`).
 
 It computes what `recomputed_scan` computes, in the same way: one state in `CHUNK` is kept, and the backward pass
-computes the others again. There each arithmetic operation is a pass over the states; here all of a step is done while
-its numbers are in registers. As for the kernels of a GPU, the first use compares it with the reference.
+computes the others again. There each arithmetic operation is a pass over the states; here all of a step, its softplus
+too, is done while its numbers are in registers. As for the kernels of a GPU, the first use compares it with the
+reference.
 """
 
 import functools
@@ -21,46 +22,66 @@ from torch.autograd.function import once_differentiable
 from recbole_glintru.ops import host_lengths, self_check
 from recbole_glintru.ops.tracing import is_traced
 
-LANES = 32  # channels at a time: four vectors of eight; faster than 16, and 64
-CHUNK = 16  # steps between two states that are kept
+LANES = 32  # channels at a time: four registers of eight; as fast as 16, and faster than 64
+CHUNK = 16  # steps between two states that are kept; a multiple of eight
 NUMBERS_OF_A_THREAD = 2**19  # half a millisecond
 LOG2_E = 1 / math.log(2)
 TOLERANCE = 1e-4  # of the largest element; both sides are float32
 
 
 def numba_scan(
-    step: Tensor, drive: Tensor, A: Tensor, B: Tensor, C: Optional[Tensor], lengths: Optional[Tensor]
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Optional[Tensor],
+    delta_bias: Optional[Tensor] = None,
+    delta_softplus: bool = False,
+    lengths: Optional[Tensor] = None,
 ) -> tuple[Optional[Tensor], Tensor]:
-    """The outputs and the last state; arguments and results are those of `recomputed_scan`, all on a CPU, in float32.
+    """The outputs and the last state, time and memory linear in L; differentiable once, in every tensor.
 
-    A product of a step and A that is greater than 88, where an exponential would overflow, gives no meaningful number.
+    Args:
+        u, delta: `[B, L, D]`, float32 on a CPU, as are the others.
+        A: `[D, N]`.
+        B: `[B, L, N]`.
+        C: `[B, L, N]`, or None where only the last state is wanted.
+        delta_bias: `[D]`; None for zero.
+        delta_softplus: whether the step is the softplus of delta + delta_bias, or delta + delta_bias itself. Its
+            product with A is to be at most 88: where an exponential overflows the result is no meaningful number.
+        lengths: `[B] int64`, how many steps of each row are computed; None for L.
+
+    Returns:
+        outputs `[B, L, D]`, zero behind a row's length, or None without C; the last state `[B, D, N]`.
 
     Raises:
         ValueError: a shape does not fit the others, or a length is more than L.
     """
-    tensors = (step, drive, A, B) if C is None else (step, drive, A, B, C)
+    if delta_bias is None:
+        delta_bias = delta.new_zeros(len(A))
+    tensors = (u, delta, A, B, delta_bias) if C is None else (u, delta, A, B, delta_bias, C)
     keep = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
-    _check_shapes(step, drive, A, B, C, lengths)
-    channels = len(A)
-    y, state = _NumbaScan.apply(_in_blocks(step), _in_blocks(drive), _in_blocks(A.t()), B, C, lengths, keep)
-    y = None if y is None else y.flatten(-2)[..., :channels]
-    return y, state.flatten(-2)[..., :channels].transpose(1, 2)
+    _check_shapes(u, delta, A, B, C, delta_bias, lengths)
+    of_channels = (_whole_vectors(tensor) for tensor in (u, delta, A.t(), delta_bias))
+    y, state = _NumbaScan.apply(*of_channels, B, C, delta_softplus, lengths, keep)
+    return None if y is None else y[..., : len(A)], state[..., : len(A)].transpose(1, 2)
 
 
-def _check_shapes(step, drive, A, B, C, lengths):
+def _check_shapes(u, delta, A, B, C, delta_bias, lengths):
     """The loops know no bounds: what PyTorch refuses they would read and write beside the memory of the tensors."""
-    (rows, steps, channels), states = step.shape, A.shape[-1]
-    shapes = {"drive": (rows, steps, channels), "A": (channels, states), "B": (rows, steps, states)}
-    shapes.update(C=shapes["B"], lengths=(rows,))
-    for name, tensor in {"drive": drive, "A": A, "B": B, "C": C, "lengths": lengths}.items():
+    (rows, steps, channels), states = u.shape, A.shape[-1]
+    shapes = {"delta": (rows, steps, channels), "A": (channels, states), "B": (rows, steps, states)}
+    shapes.update(C=shapes["B"], delta_bias=(channels,), lengths=(rows,))
+    tensors = {"delta": delta, "A": A, "B": B, "C": C, "delta_bias": delta_bias, "lengths": lengths}
+    for name, tensor in tensors.items():
         if tensor is not None and tuple(tensor.shape) != shapes[name]:
             raise ValueError(f"{name} has shape {tuple(tensor.shape)} in place of {shapes[name]}")
 
 
-def _in_blocks(x: Tensor) -> Tensor:
-    """`[..., D]` -> `[..., blocks, LANES]`, the channels that are missing zero."""
+def _whole_vectors(x: Tensor) -> Tensor:
+    """The channels, which come last, filled up with zeros to a multiple of `LANES`."""
     missing = -x.shape[-1] % LANES
-    return (F.pad(x, (0, missing)) if missing else x).contiguous().unflatten(-1, (-1, LANES))
+    return (F.pad(x, (0, missing)) if missing else x).contiguous()
 
 
 def is_usable(device: torch.device, dtype: torch.dtype) -> bool:
@@ -112,47 +133,48 @@ def _failure() -> Optional[str]:
 
 
 def _differs() -> Optional[str]:
-    from recbole_glintru.ops.selective_scan import reference_scan
+    from recbole_glintru.ops.selective_scan import plain_scan, reference_scan
 
-    rows, channels, states, length = 2, 40, 3, 18  # the last block of channels and the last chunk are not full
+    rows, channels, states, length = 2, 40, 3, 18  # the last vector of channels and the last chunk are not full
     generator = torch.Generator().manual_seed(0)
 
     def draw(*shape):
         return torch.randn(*shape, generator=generator, dtype=torch.float32)
 
     tensors = {
-        "step": draw(rows, length, channels).exp(),
-        "drive": draw(rows, length, channels),
+        "u": draw(rows, length, channels),
+        "delta": draw(rows, length, channels),
         "A": -draw(channels, states).exp(),
         "B": draw(rows, length, states),
         "C": draw(rows, length, states),
+        "delta_bias": draw(channels),
     }
 
-    def together(scan):
-        return lambda **tensors: torch.cat([result.flatten() for result in scan(**tensors, lengths=None)])
+    def together(scan, *first):
+        return lambda **own: torch.cat([result.flatten() for result in scan(*first, **own, delta_softplus=True)])
 
-    device = torch.device("cpu")
-    return self_check.difference(together(numba_scan), together(reference_scan), tensors, device, TOLERANCE)
+    plain = together(plain_scan, reference_scan)
+    return self_check.difference(together(numba_scan), plain, tensors, torch.device("cpu"), TOLERANCE)
 
 
 class _NumbaScan(torch.autograd.Function):
-    """For channels in blocks: `[..., D]` is `[..., D / LANES, LANES]` in all arguments and results."""
+    """For whole vectors of channels; A is `[N, D]`, and the last state `[B, N, D]`."""
 
     @staticmethod
-    def forward(ctx, step, drive, A, B, C, lengths, keep):
+    def forward(ctx, u, delta, A, delta_bias, B, C, softplus, lengths, keep):
         from recbole_glintru.ops.numba_scan_kernels import forward
 
-        rows, length, *channels = step.shape
+        rows, length, _ = u.shape
         reads = C is not None
         B = B.contiguous()
         C = C.contiguous() if reads else torch.zeros_like(B)
-        y = _zero_behind(lengths, step) if reads else step.new_empty(0, 0, 0, 0)
-        last = step.new_empty(rows, len(A), *channels)
-        kept = step.new_empty(rows, -(-length // CHUNK) if keep else 0, *A.shape)
+        y = _zero_behind(lengths, u) if reads else u.new_empty(0, 0, 0)
+        last = u.new_empty(rows, *A.shape)
+        kept = u.new_empty(rows, -(-length // CHUNK) if keep else 0, *A.shape)
         shares = _Shares(lengths, rows, length, A.numel())
-        shares.run(forward, keep, reads, step, drive, A * LOG2_E, B, C, y, last, kept)
-        ctx.lengths, ctx.shares, ctx.reads = lengths, shares, reads
-        ctx.save_for_backward(step, drive, A, B, C, kept)
+        shares.run(forward, keep, reads, softplus, delta, delta_bias, u, A * LOG2_E, B, C, y, last, kept)
+        ctx.lengths, ctx.shares, ctx.reads, ctx.softplus = lengths, shares, reads, softplus
+        ctx.save_for_backward(u, delta, A, delta_bias, B, C, kept)
         ctx.set_materialize_grads(False)
         return y if reads else None, last
 
@@ -161,17 +183,18 @@ class _NumbaScan(torch.autograd.Function):
     def backward(ctx, grad_y, grad_last):
         from recbole_glintru.ops.numba_scan_kernels import backward
 
-        step, drive, A, B, C, kept = ctx.saved_tensors
+        u, delta, A, delta_bias, B, C, kept = ctx.saved_tensors
         reads = ctx.reads and grad_y is not None
-        grad_y = grad_y.contiguous() if reads else step.new_empty(0, 0, 0, 0)
-        grad_last = torch.zeros_like(kept[:, 0]) if grad_last is None else grad_last.contiguous()
-        grad_step, grad_drive = _zero_behind(ctx.lengths, step), _zero_behind(ctx.lengths, drive)
-        grad_A, grad_B, grad_C = A.new_zeros(ctx.shares.workers, *A.shape), torch.zeros_like(B), torch.zeros_like(C)
+        grad_y = grad_y.contiguous() if reads else u.new_empty(0, 0, 0)
+        grad_last = u.new_zeros(len(u), *A.shape) if grad_last is None else grad_last.contiguous()
+        grad_u, grad_delta, grad_B, grad_C = (_zero_behind(ctx.lengths, tensor) for tensor in (u, delta, B, C))
+        grad_A, grad_bias = (tensor.new_zeros(ctx.shares.workers, *tensor.shape) for tensor in (A, delta_bias))
         ctx.shares.run(
-            backward, reads, step, drive, A, A * LOG2_E, B, C, kept, grad_y, grad_last,
-            grad_step, grad_drive, grad_A, grad_B, grad_C,
+            backward, reads, ctx.softplus, delta, delta_bias, u, A, A * LOG2_E, B, C, kept, grad_y, grad_last,
+            grad_delta, grad_bias, grad_u, grad_A, grad_B, grad_C,
         )  # fmt: skip
-        return grad_step, grad_drive, grad_A.sum(dim=0), grad_B, grad_C if ctx.reads else None, None, None
+        grad_C = grad_C if ctx.reads else None
+        return grad_u, grad_delta, grad_A.sum(dim=0), grad_bias.sum(dim=0), grad_B, grad_C, None, None, None
 
 
 def _zero_behind(lengths: Optional[Tensor], like: Tensor) -> Tensor:

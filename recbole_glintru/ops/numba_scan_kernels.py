@@ -1,70 +1,58 @@
-"""The recurrence of a selective scan and its gradient as compiled CPU loops (Numba); `numba_scan` calls them.
+"""The selective scan and its gradient as compiled CPU loops (Numba); `numba_scan` calls them.
 
-    s_t = exp(step_t A) * s_{t-1} + drive_t B_t,    y_t = C_t . s_t,    s_{-1} = 0.
+    s_t = exp(step_t A) * s_{t-1} + step_t u_t B_t,    y_t = C_t . s_t,    s_{-1} = 0,
 
-A worker takes one row after the other, and of it `LANES` channels at a time, whose states stay in the first cache from
-the first step to the last. The innermost loops run over these lanes and become vector instructions; for that the
-compiler must know that what they write is not what they read. So what belongs together lies in one small array, at
-distances known in advance: `lanes` has what a step has of each channel, `table` what each state of each channel has.
+with step_t = softplus(delta_t + bias), or without the softplus. A worker takes one row after the other, and of it
+`LANES` channels at a time, whose states stay in the first cache from the first step to the last. All arithmetic is on
+vectors of these channels (`numba_vectors`).
 
-Powers of two stand for the exponentials: a polynomial, and an addition to the bits of the exponent.
+The gradient is computed chunk by chunk from the end, and in a chunk state by state: forward through its steps for
+decays and states, and back, so that these too stay in the first cache. Sums over channels, the gradients of B and C,
+are folded to eight numbers at once and added up for eight steps together.
+
+What a chunk has of each step lies together in `steps`; it is computed in a loop of its own, in which no step waits for
+the one before.
 """
 
-from numba import njit, types
-from numba.extending import intrinsic
-from numpy import empty, float32, int32
+from numba import njit
+from numpy import empty, float32, zeros
 
 from recbole_glintru.ops.numba_scan import CHUNK, LANES
+from recbole_glintru.ops.numba_vectors import (
+    FOLD,
+    add_sums,
+    exp2,
+    fill,
+    filled,
+    load,
+    softplus_and_slope,
+    store,
+    store_folded,
+)
 
-ZERO = float32(0)
-# 2^f for |f| <= 1/2, to 5e-9 of it: 1 + f times the polynomial that is (2^f - 1) / f at Chebyshev's six nodes. With 1
-# exactly, so that a state stays as it is where the step is zero.
-P1, P2, P3, P4, P5, P6 = map(
-    float32,
-    (0.6931471880262287, 0.24022650760568132, 0.055503571142201544, 0.00961808255728395, 0.0013390863364174759,
-     0.00015453162941980736),
-)  # fmt: skip
-ONE = float32(1)
-SMALLEST = float32(-126)  # 2^-126 is the smallest number with all its digits
-ROUNDING = float32(1.5 * 2**23)  # added to x, it leaves the nearest integer in the last bits
-MANTISSA_BITS = int32(23)
-
-
-@intrinsic
-def _bits(typing_context, x):
-    """The bits of a float32 as an int32."""
-
-    def generate(context, builder, signature, arguments):
-        return builder.bitcast(arguments[0], context.get_value_type(types.int32))
-
-    return types.int32(types.float32), generate
+ZERO, ONE = float32(0), float32(1)
 
 
-@intrinsic
-def _from_bits(typing_context, bits):
-    """The float32 that has the bits of an int32."""
-
-    def generate(context, builder, signature, arguments):
-        return builder.bitcast(arguments[0], context.get_value_type(types.float32))
-
-    return types.float32(types.int32), generate
+STEP, DRIVE, GRAD_Y, SLOPE, GRAD_STEP, GRAD_DRIVE = (k * LANES for k in range(6))  # in `steps`
+OF_STEP = 6 * LANES
+DECAY, STATE, OF_DECAY = 0, LANES, 2 * LANES  # in `history`
 
 
-@njit(fastmath={"contract"})  # of no other order: x + ROUNDING - ROUNDING is not x
-def exp2(x):
-    """2^x in float32, to 7.2e-8 of it, for x up to 127; 2^-126 for everything below -126, NaN for NaN."""
-    x = SMALLEST if SMALLEST > x else x  # in this order it is one instruction
-    rounded = x + ROUNDING
-    rest = x - (rounded - ROUNDING)
-    power = ONE + rest * (P1 + rest * (P2 + rest * (P3 + rest * (P4 + rest * (P5 + rest * P6)))))
-    return _from_bits(int32(_bits(power) + (_bits(rounded) << MANTISSA_BITS)))
+@njit
+def _prepare(steps, i, softplus, delta, bias, u):
+    """The step, its derivative by delta and its product with u, for the place i of a chunk."""
+    step, slope = delta + bias, filled(ONE)
+    if softplus:
+        step, slope = softplus_and_slope(step)
+    store(steps, i * OF_STEP + STEP, step)
+    store(steps, i * OF_STEP + SLOPE, slope)
+    store(steps, i * OF_STEP + DRIVE, step * u)
 
 
-SUMS_IN_ANY_ORDER = {"contract", "reassoc"}  # NaN and infinity stay what they are
-
-
-@njit(fastmath=SUMS_IN_ANY_ORDER, nogil=True)
-def forward(worker, workers, order, lengths, keep, reads, step, drive, exponents, B, C, y, last, kept):
+@njit(nogil=True)
+def forward(
+    worker, workers, order, lengths, keep, reads, softplus, delta, bias, u, exponents, B, C, y, last, kept
+):  # fmt: skip
     """A worker's part of the rows: every `workers`-th of `order`, from the place `worker` on.
 
     Args:
@@ -72,129 +60,135 @@ def forward(worker, workers, order, lengths, keep, reads, step, drive, exponents
         lengths: `[B] int64`, how many steps of each row are computed.
         keep: whether the backward pass will want the states of `kept`.
         reads: whether y is there.
-        step, drive: `[B, L, D]`; all numbers are float32, and contiguous, and D stands for two dimensions, the blocks
-            of `LANES` channels and the channels of a block.
+        softplus: whether a step is the softplus of delta + bias, or delta + bias itself.
+        delta, u: `[B, L, D]`; all numbers are float32, and contiguous, and D is a multiple of `LANES`.
+        bias: `[D]`.
         exponents: `[N, D]`, A in powers of two.
         B, C: `[B, L, N]`.
         y: `[B, L, D]`, written up to the lengths; last: `[B, N, D]`, written.
         kept: `[B, ceil(L / CHUNK), N, D]`, the states before each chunk, written.
     """
-    EXPONENT, STATE = 0, 1
-    STEP, DRIVE, Y = 0, 1, 2
-    rows, _, blocks, _ = step.shape
-    states = B.shape[2]
-    table = empty((states, 2, LANES), float32)
-    lanes = empty((3, LANES), float32)
+    rows, length, channels = delta.shape
+    states, chunks = B.shape[2], kept.shape[1]
+    rates = empty(states * LANES, float32)
+    state = empty(states * LANES, float32)
+    steps = empty(CHUNK * OF_STEP, float32)
     for place in range(worker, rows, workers):
         row = order[place]
-        for block in range(blocks):
+        for d in range(0, channels, LANES):
             for n in range(states):
-                for w in range(LANES):
-                    table[n, EXPONENT, w] = exponents[n, block, w]
-                    table[n, STATE, w] = ZERO
-            for t in range(lengths[row]):
-                if keep and t % CHUNK == 0:
+                store(rates, n * LANES, load(exponents, n * channels + d))
+                store(state, n * LANES, filled(ZERO))
+            for start in range(0, lengths[row], CHUNK):
+                if keep:
                     for n in range(states):
-                        for w in range(LANES):
-                            kept[row, t // CHUNK, n, block, w] = table[n, STATE, w]
-                for w in range(LANES):
-                    lanes[STEP, w] = step[row, t, block, w]
-                    lanes[DRIVE, w] = drive[row, t, block, w]
-                    lanes[Y, w] = ZERO
-                for n in range(states):
-                    b = B[row, t, n]
-                    c = C[row, t, n]
-                    for w in range(LANES):
-                        decay = exp2(lanes[STEP, w] * table[n, EXPONENT, w])
-                        state = decay * table[n, STATE, w] + lanes[DRIVE, w] * b
-                        table[n, STATE, w] = state
-                        lanes[Y, w] += c * state
-                if reads:
-                    for w in range(LANES):
-                        y[row, t, block, w] = lanes[Y, w]
+                        at = ((row * chunks + start // CHUNK) * states + n) * channels + d
+                        store(kept, at, load(state, n * LANES))
+                count = min(CHUNK, lengths[row] - start)
+                for i in range(count):
+                    at = (row * length + start + i) * channels + d
+                    _prepare(steps, i, softplus, load(delta, at), load(bias, d), load(u, at))
+                for i in range(count):
+                    step = load(steps, i * OF_STEP + STEP)
+                    drive = load(steps, i * OF_STEP + DRIVE)
+                    out = filled(ZERO)
+                    for n in range(states):
+                        of_step = (row * length + start + i) * states + n
+                        decay = exp2(step * load(rates, n * LANES))
+                        new = decay * load(state, n * LANES) + drive * fill(B, of_step)
+                        store(state, n * LANES, new)
+                        out = out + fill(C, of_step) * new
+                    if reads:
+                        store(y, (row * length + start + i) * channels + d, out)
             for n in range(states):
-                for w in range(LANES):
-                    last[row, n, block, w] = table[n, STATE, w]
+                store(last, (row * states + n) * channels + d, load(state, n * LANES))
 
 
-@njit(fastmath=SUMS_IN_ANY_ORDER, nogil=True)
+@njit(nogil=True)
 def backward(
-    worker, workers, order, lengths, reads, step, drive, A, exponents, B, C, kept, grad_y, grad_last,
-    grad_step, grad_drive, grad_A, grad_B, grad_C,
+    worker, workers, order, lengths, reads, softplus, delta, bias, u, A, exponents, B, C, kept, grad_y, grad_last,
+    grad_delta, grad_bias, grad_u, grad_A, grad_B, grad_C,
 ):  # fmt: skip
-    """A worker's part of the rows, from the end: the states of a chunk again, then its gradients.
+    """A worker's part of the rows, from the end: the states of a chunk again, and its gradients.
 
     Args:
-        worker, workers, order, lengths, step, drive, exponents, B, C, kept: those of `forward`.
+        worker, workers, order, lengths, softplus, delta, bias, u, exponents, B, C, kept: those of `forward`.
         reads: whether grad_y is there.
         A: `[N, D]`.
         grad_y: `[B, L, D]`; grad_last: `[B, N, D]`.
-        grad_step, grad_drive: `[B, L, D]`, written up to the lengths.
-        grad_A: `[workers, N, D]`, grad_B, grad_C: `[B, L, N]`, added to.
+        grad_delta, grad_u: `[B, L, D]`; grad_B, grad_C: `[B, L, N]`; written up to the lengths.
+        grad_bias: `[workers, D]`, grad_A: `[workers, N, D]`, added to.
     """
-    A_, EXPONENT, GRAD, GRAD_A = 0, 1, 2, 3
-    STEP, DRIVE, GRAD_Y, GRAD_STEP, GRAD_DRIVE = 0, 1, 2, 3, 4
-    DECAY, STATE = 0, 1
-    rows, _, blocks, _ = step.shape
-    states = B.shape[2]
-    table = empty((states, 4, LANES), float32)
-    lanes = empty((5, LANES), float32)
-    history = empty((states, CHUNK + 1, 2, LANES), float32)  # the decay of each step, and the state before it
+    rows, length, channels = delta.shape
+    states, chunks = B.shape[2], kept.shape[1]
+    grads = empty(states * LANES, float32)
+    grads_A = empty(states * LANES, float32)
+    steps = empty(CHUNK * OF_STEP, float32)
+    history = empty(CHUNK * OF_DECAY, float32)  # the decay of each step, and the state before it
+    folded_B, folded_C = zeros(CHUNK * FOLD, float32), zeros(CHUNK * FOLD, float32)
+    sums_B, sums_C = empty((states, chunks * CHUNK), float32), empty((states, chunks * CHUNK), float32)
     for place in range(worker, rows, workers):
         row = order[place]
-        length = lengths[row]
-        for block in range(blocks):
+        sums_B[:] = ZERO
+        sums_C[:] = ZERO
+        for d in range(0, channels, LANES):
             for n in range(states):
-                for w in range(LANES):
-                    table[n, A_, w] = A[n, block, w]
-                    table[n, EXPONENT, w] = exponents[n, block, w]
-                    table[n, GRAD, w] = grad_last[row, n, block, w]
-                    table[n, GRAD_A, w] = ZERO
-            for chunk in range((length - 1) // CHUNK, -1, -1):
+                store(grads, n * LANES, load(grad_last, (row * states + n) * channels + d))
+                store(grads_A, n * LANES, filled(ZERO))
+            grads_bias = filled(ZERO)
+            for chunk in range((lengths[row] - 1) // CHUNK, -1, -1):
                 start = chunk * CHUNK
-                stop = min(start + CHUNK, length)
+                count = min(CHUNK, lengths[row] - start)
+                for i in range(count):
+                    at = (row * length + start + i) * channels + d
+                    _prepare(steps, i, softplus, load(delta, at), load(bias, d), load(u, at))
+                    store(steps, i * OF_STEP + GRAD_Y, load(grad_y, at) if reads else filled(ZERO))
+                    store(steps, i * OF_STEP + GRAD_STEP, filled(ZERO))
+                    store(steps, i * OF_STEP + GRAD_DRIVE, filled(ZERO))
                 for n in range(states):
-                    for w in range(LANES):
-                        history[n, 0, STATE, w] = kept[row, chunk, n, block, w]
-                for t in range(start, stop):
-                    i = t - start
-                    for w in range(LANES):
-                        lanes[STEP, w] = step[row, t, block, w]
-                        lanes[DRIVE, w] = drive[row, t, block, w]
-                    for n in range(states):
-                        b = B[row, t, n]
-                        for w in range(LANES):
-                            decay = exp2(lanes[STEP, w] * table[n, EXPONENT, w])
-                            history[n, i, DECAY, w] = decay
-                            history[n, i + 1, STATE, w] = decay * history[n, i, STATE, w] + lanes[DRIVE, w] * b
-                for t in range(stop - 1, start - 1, -1):
-                    i = t - start
-                    for w in range(LANES):
-                        lanes[STEP, w] = step[row, t, block, w]
-                        lanes[DRIVE, w] = drive[row, t, block, w]
-                        lanes[GRAD_Y, w] = grad_y[row, t, block, w] if reads else ZERO
-                        lanes[GRAD_STEP, w] = ZERO
-                        lanes[GRAD_DRIVE, w] = ZERO
-                    for n in range(states):
-                        b = B[row, t, n]
-                        c = C[row, t, n]
-                        to_b = ZERO
-                        to_c = ZERO
-                        for w in range(LANES):
-                            grad = table[n, GRAD, w] + c * lanes[GRAD_Y, w]
-                            to_b += grad * lanes[DRIVE, w]
-                            to_c += lanes[GRAD_Y, w] * history[n, i + 1, STATE, w]
-                            lanes[GRAD_DRIVE, w] += grad * b
-                            grad *= history[n, i, DECAY, w]
-                            table[n, GRAD, w] = grad
-                            to_exponent = grad * history[n, i, STATE, w]
-                            table[n, GRAD_A, w] += to_exponent * lanes[STEP, w]
-                            lanes[GRAD_STEP, w] += to_exponent * table[n, A_, w]
-                        grad_B[row, t, n] += to_b
-                        grad_C[row, t, n] += to_c
-                    for w in range(LANES):
-                        grad_step[row, t, block, w] = lanes[GRAD_STEP, w]
-                        grad_drive[row, t, block, w] = lanes[GRAD_DRIVE, w]
+                    rate = load(exponents, n * channels + d)
+                    state = load(kept, ((row * chunks + chunk) * states + n) * channels + d)
+                    for i in range(count):
+                        decay = exp2(load(steps, i * OF_STEP + STEP) * rate)
+                        store(history, i * OF_DECAY + DECAY, decay)
+                        store(history, i * OF_DECAY + STATE, state)
+                        b = fill(B, (row * length + start + i) * states + n)
+                        state = decay * state + load(steps, i * OF_STEP + DRIVE) * b
+                    a = load(A, n * channels + d)
+                    grad = load(grads, n * LANES)
+                    grad_a = load(grads_A, n * LANES)
+                    for i in range(count - 1, -1, -1):
+                        of_step = (row * length + start + i) * states + n
+                        to_y = load(steps, i * OF_STEP + GRAD_Y)
+                        grad = grad + fill(C, of_step) * to_y
+                        store_folded(folded_B, i * FOLD, grad * load(steps, i * OF_STEP + DRIVE))
+                        store_folded(folded_C, i * FOLD, to_y * state)
+                        to_drive = load(steps, i * OF_STEP + GRAD_DRIVE) + grad * fill(B, of_step)
+                        store(steps, i * OF_STEP + GRAD_DRIVE, to_drive)
+                        grad = grad * load(history, i * OF_DECAY + DECAY)
+                        state = load(history, i * OF_DECAY + STATE)
+                        to_exponent = grad * state
+                        grad_a = grad_a + to_exponent * load(steps, i * OF_STEP + STEP)
+                        to_step = load(steps, i * OF_STEP + GRAD_STEP) + to_exponent * a
+                        store(steps, i * OF_STEP + GRAD_STEP, to_step)
+                    store(grads, n * LANES, grad)
+                    store(grads_A, n * LANES, grad_a)
+                    for i in range(0, count, FOLD):  # a chunk that is not full ends in sums that nobody reads
+                        add_sums(sums_B, n * chunks * CHUNK + start + i, folded_B, i * FOLD)
+                        add_sums(sums_C, n * chunks * CHUNK + start + i, folded_C, i * FOLD)
+                for i in range(count):
+                    at = (row * length + start + i) * channels + d
+                    to_drive = load(steps, i * OF_STEP + GRAD_DRIVE)
+                    store(grad_u, at, to_drive * load(steps, i * OF_STEP + STEP))
+                    to_step = load(steps, i * OF_STEP + GRAD_STEP) + to_drive * load(u, at)
+                    to_delta = to_step * load(steps, i * OF_STEP + SLOPE)
+                    store(grad_delta, at, to_delta)
+                    grads_bias = grads_bias + to_delta
+            store(grad_bias, worker * channels + d, load(grad_bias, worker * channels + d) + grads_bias)
             for n in range(states):
-                for w in range(LANES):
-                    grad_A[worker, n, block, w] += table[n, GRAD_A, w]
+                at = (worker * states + n) * channels + d
+                store(grad_A, at, load(grad_A, at) + load(grads_A, n * LANES))
+        for t in range(lengths[row]):
+            for n in range(states):
+                grad_B[row, t, n] = sums_B[n, t]
+                grad_C[row, t, n] = sums_C[n, t]

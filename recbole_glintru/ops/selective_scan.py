@@ -14,6 +14,7 @@ for all of it and one for its gradient (`triton_scan`); `mamba_ssm`, the CUDA ke
 there; `torch` otherwise.
 """
 
+from functools import partial
 from typing import Optional, Union
 
 import torch
@@ -43,7 +44,17 @@ def reference_scan(
     return (None if C is None else torch.stack(outputs, dim=1)), state
 
 
-RECURRENCES = {"torch": recomputed_scan, "reference": reference_scan, "numba": numba_scan.numba_scan}
+def plain_scan(recurrence, u, delta, A, B, C, delta_bias=None, delta_softplus=False, lengths=None):
+    """What `numba_scan` computes, as PyTorch's operations around a recurrence."""
+    step = _held(delta, delta_bias, delta_softplus, lengths)
+    return recurrence(step, step * u, A, B, C, lengths)
+
+
+SCANS = {
+    "torch": partial(plain_scan, recomputed_scan),
+    "reference": partial(plain_scan, reference_scan),
+    "numba": numba_scan.numba_scan,
+}
 
 
 def selective_scan(
@@ -88,15 +99,15 @@ def selective_scan(
         return scan_kernels.scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus, lengths)
     if chosen == "mamba_ssm":
         if lengths is not None and return_last_state:
-            delta, delta_bias, delta_softplus = _held(delta, delta_bias, delta_softplus, lengths), None, False
+            delta = _held(delta.transpose(1, 2), delta_bias, delta_softplus, lengths).transpose(1, 2)
+            delta_bias, delta_softplus = None, False
         return mamba_kernels.scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus, return_last_state)
     with float32_region(u):
         out_dtype = u.dtype
-        u, A, B, C = (at_least_float32(tensor) for tensor in (u, A, B, C))
-        step = _held(delta, delta_bias, delta_softplus, lengths).transpose(1, 2)
-        along = u.transpose(1, 2)
-        y, state = RECURRENCES[chosen](step, step * along, A, B.transpose(1, 2), C.transpose(1, 2), lengths)
-        y = _skip_and_gate(y, along, D, None if z is None else z.transpose(1, 2))
+        u, delta, A, B, C, delta_bias = _at_least_float32(u, delta, A, B, C, delta_bias)
+        u, delta, B, C = (tensor.transpose(1, 2) for tensor in (u, delta, B, C))
+        y, state = SCANS[chosen](u, delta, A, B, C, delta_bias, delta_softplus, lengths)
+        y = _skip_and_gate(y, u, D, None if z is None else z.transpose(1, 2))
     y = y.transpose(1, 2).to(out_dtype)
     return (y, state) if return_last_state else y
 
@@ -138,12 +149,11 @@ def selective_scan_last(
         return at_position(y.transpose(1, 2), last)
     with float32_region(u):
         out_dtype = u.dtype
-        u, A, B, C = (at_least_float32(tensor) for tensor in (u, A, B, C))
-        step = _held(delta, delta_bias, delta_softplus, lengths).transpose(1, 2)
-        along = u.transpose(1, 2)
-        _, state = RECURRENCES[chosen](step, step * along, A, B.transpose(1, 2), None, lengths)
+        u, delta, A, B, C, delta_bias = _at_least_float32(u, delta, A, B, C, delta_bias)
+        u, delta, B = (tensor.transpose(1, 2) for tensor in (u, delta, B))
+        _, state = SCANS[chosen](u, delta, A, B, None, delta_bias, delta_softplus, lengths)
         y = torch.matmul(state, C.unsqueeze(-1)).squeeze(-1)
-        return _skip_and_gate(y, at_position(along, last), D, z).to(out_dtype)
+        return _skip_and_gate(y, at_position(u, last), D, z).to(out_dtype)
 
 
 def choose_backend(u: Tensor, A: Tensor, backend: str, last_only: bool = False) -> str:
@@ -174,14 +184,18 @@ def choose_backend(u: Tensor, A: Tensor, backend: str, last_only: bool = False) 
     return "triton" if scan_kernels.are_usable(u.device, *A.shape, u.dtype, last_only) else "torch"
 
 
+def _at_least_float32(*tensors):
+    return (None if tensor is None else at_least_float32(tensor) for tensor in tensors)
+
+
 def _held(delta, delta_bias, delta_softplus, lengths):
-    """The step sizes `[B, D, L]`; behind a row's length they are zero, and the state stays as it is."""
+    """The step sizes `[B, L, D]`; behind a row's length they are zero, and the state stays as it is."""
     step = at_least_float32(delta)
     if delta_bias is not None:
-        step = step + at_least_float32(delta_bias).unsqueeze(-1)
+        step = step + at_least_float32(delta_bias)
     if delta_softplus:
         step = F.softplus(step)
-    return step if lengths is None else step * valid_positions(lengths, step.shape[-1]).unsqueeze(1)
+    return step if lengths is None else step * valid_positions(lengths, step.shape[1]).unsqueeze(-1)
 
 
 def _skip_and_gate(y, u, D, z):

@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from recbole_glintru.ops import host_lengths, numba_scan
-from recbole_glintru.ops.selective_scan import choose_backend, reference_scan, selective_scan, selective_scan_last
+from recbole_glintru.ops.selective_scan import SCANS, choose_backend, selective_scan, selective_scan_last
 
 CPU = torch.device("cpu")
 ENOUGH = 10**9  # numbers a step: every thread has work
+reference = SCANS["reference"]
 NEEDS_NUMBA = pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="Numba is not installed")
 
 
@@ -37,7 +38,7 @@ def chosen(backend="auto", dtype=torch.float32):
 
 
 def test_it_is_used_where_it_agrees(monkeypatch, recwarn):
-    pretend(monkeypatch, reference_scan)
+    pretend(monkeypatch, reference)
     assert chosen() == chosen("numba") == chosen(dtype=torch.bfloat16) == "numba"
     assert chosen(dtype=torch.float64) == "torch"
     assert not recwarn
@@ -46,7 +47,7 @@ def test_it_is_used_where_it_agrees(monkeypatch, recwarn):
 
 
 def test_it_is_not_traced(monkeypatch):
-    pretend(monkeypatch, reference_scan)
+    pretend(monkeypatch, reference)
     seen = []
 
     def scan(u):
@@ -62,8 +63,8 @@ def test_other_devices_are_refused():
         choose_backend(torch.zeros(1, 1, 1, device="meta"), torch.zeros(1, 1, device="meta"), "numba")
 
 
-def wrong_gradient(drive, **rest):
-    return reference_scan(drive=0.99 * drive.detach() + 0.01 * drive, **rest)
+def wrong_gradient(delta, **rest):
+    return reference(delta=0.99 * delta.detach() + 0.01 * delta, **rest)
 
 
 def failing(**tensors):
@@ -73,8 +74,8 @@ def failing(**tensors):
 @pytest.mark.parametrize(
     "scan, reason",
     [
-        (lambda A, **rest: reference_scan(A=1.01 * A, **rest), "the output is off"),
-        (wrong_gradient, "the gradient of drive"),
+        (lambda A, **rest: reference(A=1.01 * A, **rest), "the output is off"),
+        (wrong_gradient, "the gradient of delta"),
         (failing, "no such processor"),
     ],
     ids=["output", "gradient", "fails"],
@@ -125,13 +126,14 @@ def test_little_work_is_one_thread_s(monkeypatch, rows, length, numbers, workers
     assert numba_scan._Shares(None, rows, length, numbers).workers == workers
 
 
-SHAPES = {"step": (3, 20, 8), "drive": (3, 20, 8), "A": (8, 4), "B": (3, 20, 4), "C": (3, 20, 4)}
+SHAPES = {"u": (3, 20, 8), "delta": (3, 20, 8), "A": (8, 4), "B": (3, 20, 4), "C": (3, 20, 4), "delta_bias": (8,)}
 
 
 @pytest.mark.parametrize(
     "name, shape",
-    [("drive", (3, 1, 8)), ("A", (1, 4)), ("B", (3, 20, 7)), ("B", (3, 19, 4)), ("C", (2, 20, 4)), ("lengths", (1,))],
-)
+    [("delta", (3, 1, 8)), ("A", (1, 4)), ("B", (3, 20, 7)), ("B", (3, 19, 4)), ("C", (2, 20, 4)), ("delta_bias", (1,)),
+     ("lengths", (1,))],
+)  # fmt: skip
 def test_what_does_not_fit_is_named(name, shape):
     """The loops check no bounds."""
     tensors = {key: torch.zeros(*size) for key, size in SHAPES.items()}
@@ -169,28 +171,106 @@ def in_float64(use):
 
 @pytest.mark.parametrize("surrounding", [in_inference_mode, on_another_device, in_float64])
 def test_the_first_use_may_be_anywhere(surrounding, monkeypatch, recwarn):
-    pretend(monkeypatch, reference_scan)
+    pretend(monkeypatch, reference)
     surrounding(lambda: numba_scan.is_usable(CPU, torch.float32))
     assert chosen() == "numba" and not recwarn
 
 
 def test_what_is_asked_for_by_name_cannot_be_recorded(monkeypatch):
-    pretend(monkeypatch, reference_scan)
+    pretend(monkeypatch, reference)
     with pytest.raises(RuntimeError, match="cannot be recorded"):
         torch.jit.trace(lambda u: u if choose_backend(u, torch.zeros(1, 1), "numba") else u, torch.zeros(1, 1, 1))
 
 
-@NEEDS_NUMBA
-def test_powers_of_two():
-    from recbole_glintru.ops.numba_scan_kernels import exp2
+@pytest.fixture
+def of_arrays():
+    """Makes a function of vectors one of arrays."""
+    from numba import njit
 
-    numbers = np.linspace(-126, 127, 300_001).astype(np.float32)
-    powers = np.array([exp2(x) for x in numbers], dtype=np.float64)
-    exact = np.exp2(numbers.astype(np.float64))
-    assert np.abs(powers / exact - 1).max() < 7.5e-8  # half of the last digit is 6e-8
-    assert exp2(np.float32(0)) == 1
-    assert exp2(np.float32(-1000)) == exp2(np.float32(-np.inf)) <= 2.0**-125.9
-    assert np.isnan(exp2(np.float32(np.nan)))
+    from recbole_glintru.ops.numba_vectors import load, store
+
+    def lift(function):
+        @njit
+        def fill(x, y):
+            for i in range(0, len(x), numba_scan.LANES):
+                store(y, i, function(load(x, i)))
+
+        def lifted(x):
+            x = np.asarray(x, np.float32)
+            padded = np.pad(x, (0, -len(x) % numba_scan.LANES))
+            y = np.empty_like(padded)
+            fill(padded, y)
+            return y[: len(x)].astype(np.float64)
+
+        return lifted
+
+    return lift
+
+
+def error(actual, expected):
+    return np.abs(actual / expected - 1).max()
+
+
+@NEEDS_NUMBA
+def test_exponentials(of_arrays):
+    from recbole_glintru.ops import numba_vectors
+
+    for function, expected, low, high, tolerance in (
+        (numba_vectors.exp2, np.exp2, -126, 127, 7.5e-8),  # half of the last digit is 6e-8
+        (numba_vectors.exp, np.exp, -87, 88, 1e-7),
+    ):
+        function = of_arrays(function)
+        x = np.linspace(low, high, 300_001).astype(np.float32)
+        assert error(function(x), expected(x.astype(np.float64))) < tolerance
+        zero, small, smallest, unknown = function([0, -1000, -np.inf, np.nan])
+        assert zero == 1 and 0 < small == smallest < 2.0**-125.9 and np.isnan(unknown)
+
+
+@NEEDS_NUMBA
+def test_softplus_and_its_slope(of_arrays):
+    from numba import njit
+
+    from recbole_glintru.ops.numba_vectors import softplus_and_slope
+
+    softplus = of_arrays(njit(lambda x: softplus_and_slope(x)[0]))
+    slope = of_arrays(njit(lambda x: softplus_and_slope(x)[1]))
+    x = np.linspace(-87, 88, 300_001).astype(np.float32)
+    exact = x.astype(np.float64)
+    assert error(softplus(x), np.logaddexp(0, exact)) < 2e-7
+    assert error(slope(x), 1 / (1 + np.exp(-exact))) < 2e-7
+    assert softplus([np.inf, 1000]).tolist() == [np.inf, 1000] and slope([np.inf, 1000]).tolist() == [1, 1]
+    assert 0 < softplus([-np.inf]) < 1e-37 and 0 < slope([-np.inf]) < 1e-37
+    assert np.isnan(softplus([np.nan])) and np.isnan(slope([np.nan]))
+
+
+@NEEDS_NUMBA
+def test_sums_of_rows():
+    from numba import njit
+
+    from recbole_glintru.ops.numba_vectors import FOLD, add_sums, load, store_folded
+
+    @njit
+    def work(x, folded, sums):
+        for k in range(FOLD):
+            store_folded(folded, 3 + k * FOLD, load(x, k * numba_scan.LANES))
+        add_sums(sums, 2, folded, 3)
+
+    x = np.random.default_rng(0).standard_normal((FOLD, numba_scan.LANES)).astype(np.float32)
+    folded, sums = np.zeros(FOLD * FOLD + 3, np.float32), np.ones(FOLD + 4, np.float32)
+    work(x, folded, sums)
+    np.testing.assert_allclose(sums, [1, 1, *(1 + x.sum(axis=1)), 1, 1], rtol=1e-5)
+
+
+@NEEDS_NUMBA
+@pytest.mark.parametrize("array", [np.zeros(64), np.zeros((64, 2), np.float32)[:, 0]], ids=["float64", "strided"])
+def test_other_memory_is_refused(array):
+    from numba import njit
+    from numba.core.errors import TypingError
+
+    from recbole_glintru.ops.numba_vectors import load, store
+
+    with pytest.raises(TypingError, match="a contiguous array of float32"):
+        njit(lambda x: store(x, 0, load(x, 0)))(array)
 
 
 @NEEDS_NUMBA
@@ -226,14 +306,15 @@ def test_threads_change_nothing(monkeypatch, last_only):
 def test_nothing_is_kept_without_gradients(monkeypatch):
     shapes = ((2, 20, 4), (2, 20, 4), (4, 3), (2, 20, 3), (2, 20, 3))
     tensors = [torch.rand(*shape) for shape in shapes]
+    tensors[2] *= -1
     kept = []
     plain = numba_scan._Shares.run
     monkeypatch.setattr(numba_scan._Shares, "run", lambda self, *all: kept.append(all[-1].numel()) or plain(self, *all))
-    with_tensors = numba_scan.numba_scan(*tensors, None)
+    with_tensors = numba_scan.numba_scan(*tensors)
     tensors[1].requires_grad_()
     with torch.no_grad():
-        numba_scan.numba_scan(*tensors, None)
-    numba_scan.numba_scan(*tensors, None)
+        numba_scan.numba_scan(*tensors)
+    numba_scan.numba_scan(*tensors)
     assert kept == [0, 0, 2 * 2 * 3 * numba_scan.LANES]  # rows, chunks, states, channels with those that are missing
     assert with_tensors[0].shape == (2, 20, 4) and with_tensors[1].shape == (2, 4, 3)
 
@@ -243,11 +324,11 @@ def test_nothing_is_kept_without_gradients(monkeypatch):
 def test_gradients_of_one_result_alone(wanted):
     generator = torch.Generator().manual_seed(1)
     tensors = [torch.randn(*shape, generator=generator) for shape in SHAPES.values()]
-    tensors[0], tensors[2] = tensors[0].abs(), -tensors[2].abs()
+    tensors[2] = -tensors[2].abs()
     found = []
-    for scan in (reference_scan, numba_scan.numba_scan):
+    for scan in (reference, numba_scan.numba_scan):
         own = [tensor.clone().requires_grad_() for tensor in tensors]
-        result = scan(*own, None)[["y", "state"].index(wanted)]
+        result = scan(*own, delta_softplus=True)[["y", "state"].index(wanted)]
         found.append(torch.autograd.grad(result.square().sum(), own, allow_unused=True))
     for name, expected, actual in zip(SHAPES, *found):
         expected = torch.zeros_like(actual) if expected is None else expected
@@ -255,11 +336,12 @@ def test_gradients_of_one_result_alone(wanted):
 
 
 @NEEDS_NUMBA
+@pytest.mark.parametrize("name", ["u", "delta"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_what_is_not_a_number_is_seen(value):
+def test_what_is_not_a_number_is_seen(name, value):
     tensors = {key: torch.ones(*size) for key, size in SHAPES.items()}
     tensors["A"] = -tensors["A"]
-    tensors["drive"][1, 7, 3] = value
-    results = (scan(**tensors, lengths=None) for scan in (numba_scan.numba_scan, reference_scan))
+    tensors[name][1, 7, 3] = value
+    results = (scan(**tensors, delta_softplus=True) for scan in (numba_scan.numba_scan, reference))
     for actual, expected in zip(*results):
         assert torch.equal(actual.isfinite(), expected.isfinite()) and not actual.isfinite().all()
