@@ -1,15 +1,14 @@
-"""The compiled scan of CPUs: when it is used, how it shares its work, and its exponential.
+"""The compiled scan of CPUs: when it is used, and how it shares its work.
 
 What it computes is compared with the reference in `test_selective_scan`.
 """
 
-import importlib.util
 import sys
 import types
 
-import numpy as np
 import pytest
 import torch
+from numba_loops import NEEDS_NUMBA
 
 from recbole_glintru.ops import host_lengths, numba_scan
 from recbole_glintru.ops.selective_scan import SCANS, choose_backend, selective_scan, selective_scan_last
@@ -17,7 +16,6 @@ from recbole_glintru.ops.selective_scan import SCANS, choose_backend, selective_
 CPU = torch.device("cpu")
 ENOUGH = 10**9  # numbers a step: every thread has work
 reference = SCANS["reference"]
-NEEDS_NUMBA = pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="Numba is not installed")
 
 
 @pytest.fixture(autouse=True)
@@ -180,97 +178,6 @@ def test_what_is_asked_for_by_name_cannot_be_recorded(monkeypatch):
     pretend(monkeypatch, reference)
     with pytest.raises(RuntimeError, match="cannot be recorded"):
         torch.jit.trace(lambda u: u if choose_backend(u, torch.zeros(1, 1), "numba") else u, torch.zeros(1, 1, 1))
-
-
-@pytest.fixture
-def of_arrays():
-    """Makes a function of vectors one of arrays."""
-    from numba import njit
-
-    from recbole_glintru.ops.numba_vectors import load, store
-
-    def lift(function):
-        @njit
-        def fill(x, y):
-            for i in range(0, len(x), numba_scan.LANES):
-                store(y, i, function(load(x, i)))
-
-        def lifted(x):
-            x = np.asarray(x, np.float32)
-            padded = np.pad(x, (0, -len(x) % numba_scan.LANES))
-            y = np.empty_like(padded)
-            fill(padded, y)
-            return y[: len(x)].astype(np.float64)
-
-        return lifted
-
-    return lift
-
-
-def error(actual, expected):
-    return np.abs(actual / expected - 1).max()
-
-
-@NEEDS_NUMBA
-def test_exponentials(of_arrays):
-    from recbole_glintru.ops import numba_vectors
-
-    for function, expected, low, high, tolerance in (
-        (numba_vectors.exp2, np.exp2, -126, 127, 7.5e-8),  # half of the last digit is 6e-8
-        (numba_vectors.exp, np.exp, -87, 88, 1e-7),
-    ):
-        function = of_arrays(function)
-        x = np.linspace(low, high, 300_001).astype(np.float32)
-        assert error(function(x), expected(x.astype(np.float64))) < tolerance
-        zero, small, smallest, unknown = function([0, -1000, -np.inf, np.nan])
-        assert zero == 1 and 0 < small == smallest < 2.0**-125.9 and np.isnan(unknown)
-
-
-@NEEDS_NUMBA
-def test_softplus_and_its_slope(of_arrays):
-    from numba import njit
-
-    from recbole_glintru.ops.numba_vectors import softplus_and_slope
-
-    softplus = of_arrays(njit(lambda x: softplus_and_slope(x)[0]))
-    slope = of_arrays(njit(lambda x: softplus_and_slope(x)[1]))
-    x = np.linspace(-87, 88, 300_001).astype(np.float32)
-    exact = x.astype(np.float64)
-    assert error(softplus(x), np.logaddexp(0, exact)) < 2e-7
-    assert error(slope(x), 1 / (1 + np.exp(-exact))) < 2e-7
-    assert softplus([np.inf, 1000]).tolist() == [np.inf, 1000] and slope([np.inf, 1000]).tolist() == [1, 1]
-    assert 0 < softplus([-np.inf]) < 1e-37 and 0 < slope([-np.inf]) < 1e-37
-    assert np.isnan(softplus([np.nan])) and np.isnan(slope([np.nan]))
-
-
-@NEEDS_NUMBA
-def test_sums_of_rows():
-    from numba import njit
-
-    from recbole_glintru.ops.numba_vectors import FOLD, add_sums, load, store_folded
-
-    @njit
-    def work(x, folded, sums):
-        for k in range(FOLD):
-            store_folded(folded, 3 + k * FOLD, load(x, k * numba_scan.LANES))
-        add_sums(sums, 2, folded, 3)
-
-    x = np.random.default_rng(0).standard_normal((FOLD, numba_scan.LANES)).astype(np.float32)
-    folded, sums = np.zeros(FOLD * FOLD + 3, np.float32), np.ones(FOLD + 4, np.float32)
-    work(x, folded, sums)
-    np.testing.assert_allclose(sums, [1, 1, *(1 + x.sum(axis=1)), 1, 1], rtol=1e-5)
-
-
-@NEEDS_NUMBA
-@pytest.mark.parametrize("array", [np.zeros(64), np.zeros((64, 2), np.float32)[:, 0]], ids=["float64", "strided"])
-def test_other_memory_is_refused(array):
-    from numba import njit
-    from numba.core.errors import TypingError
-
-    from recbole_glintru.ops.numba_vectors import load, store
-
-    with pytest.raises(TypingError, match="a contiguous array of float32"):
-        njit(lambda x: store(x, 0, load(x, 0)))(array)
 
 
 @NEEDS_NUMBA

@@ -5,7 +5,6 @@ That of Numba where it is installed.
 `GOLDEN_DIR` names another directory of `selective_scan_*.npz`.
 """
 
-import importlib.util
 import json
 import os
 import sys
@@ -15,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numba_loops import NEEDS_NUMBA
 
 from recbole_glintru.ops import mamba_kernels, recomputed_scan
 from recbole_glintru.ops.selective_scan import choose_backend, selective_scan, selective_scan_last
@@ -23,7 +23,6 @@ DIRECTORY = Path(os.environ.get("GOLDEN_DIR") or Path(__file__).parents[1] / "go
 FILES = sorted(DIRECTORY.glob("selective_scan_*.npz"))
 ARGUMENTS = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
 
-NEEDS_NUMBA = pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="Numba is not installed")
 NUMBA = pytest.param("numba", marks=NEEDS_NUMBA)
 FLOAT64, FLOAT32 = (torch.float64, 1e-12), (torch.float32, 2e-5)  # sums of up to 200 terms, in another order
 
