@@ -11,6 +11,7 @@ from searches import params_file
 
 import recbole_glintru
 from recbole_glintru import plugin
+from recbole_glintru.launch import protocol
 from recbole_glintru.launch.configuration import merged_settings
 from recbole_glintru.search.space import Parameter, for_hyper_tuning, read_parameters
 
@@ -72,18 +73,29 @@ def test_what_ray_draws(workplace):
 
 @pytest.mark.parametrize("file", SPACES, ids=lambda file: file.stem)
 def test_the_packages_own_spaces(workplace, file):
-    """They name settings of their model, and a model can be made with every choice; the learning rate is RecBole's."""
+    """They name settings of their model or of RecBole's, and a model can be made with every choice."""
     config = merged_settings(file.stem, "ml-100k", [])
     own = yaml.safe_load(plugin.default_settings_file(config.model_class).read_text())
     for parameter in read_parameters(file):
-        assert parameter.name in own or parameter.name in ("learning_rate", "weight_decay")
+        assert parameter.name in own or parameter.name in ("learning_rate", "weight_decay", "train_batch_size")
         assert parameter.kind == "choice", "exhaustive is the default"
         for value in parameter.values:
             if parameter.name in own:
                 features = {"class": torch.arange(30) % 5}
                 config.model_class(model_settings(file.stem, **{parameter.name: value}), ItemTable(30, features))
+            elif parameter.name == "train_batch_size":
+                assert 2**8 <= value <= 2**11
             else:
                 assert 0 <= value <= 0.1
+
+
+@pytest.mark.parametrize("dataset", sorted(protocol.files()))
+@pytest.mark.parametrize("file", SPACES, ids=lambda file: file.stem)
+def test_the_settings_of_every_data_set_are_in_the_spaces(workplace, dataset, file):
+    with protocol.as_config_files(dataset, file.stem) as files:
+        config = merged_settings(file.stem, dataset, files)
+    outside = {p.name: config[p.name] for p in read_parameters(file) if config[p.name] not in p.values}
+    assert not outside
 
 
 def test_every_model_has_a_space():
