@@ -24,12 +24,10 @@ threads: 1.1 s against 7 s, a factor of six. Measured: 0.53 to 0.61 s against 2.
 0.29 against 3.7 GB; `sliced` takes 32 to 47 s and 9 to 10 GB.
 
 `numba` does the arithmetic of a step while its numbers are in registers. Eight numbers need ten products or multiply-
-adds in a forward pass and twenty in a backward one, two of which an AVX2 core begins in a cycle of 3.2 GHz: 60 ms for
-128 rows and two threads is the least, twice that was predicted. Measured: 60 to 75 and 105 to 140 ms, and 35 ms of
-softplus and products around them; 0.20 to 0.27 s in all. To `reference`, which takes 1.6 to 1.8 s where the memory of
-the step before is still there and up to 3.1 s where it is not, that is a factor of 8 to 10. What bounds it are
-registers: a chain of 17 instructions takes 60 cycles, and those on their way keep the 160 vector registers of a core
-(Zen 3) full.
+adds in a forward pass and seventeen in a backward one, two of which an AVX2 core begins in a cycle of 3.2 GHz: 54 ms
+for 128 rows and two threads is the least; 133 ms were predicted for all, softplus and products included. Measured: 40
+and 85 ms, and 0.14 to 0.16 s in all. To `reference`, which takes 1.6 to 1.8 s where the memory of the step before is
+still there and up to 3.1 s where it is not, that is a factor of 11 to 17.
 """
 
 import argparse

@@ -22,8 +22,9 @@ from torch.autograd.function import once_differentiable
 from recbole_glintru.ops import host_lengths, self_check
 from recbole_glintru.ops.tracing import is_traced
 
+# The loops count on it that both are multiples of 8, and the first a power of two.
 LANES = 32  # channels at a time: four registers of eight; as fast as 16, and faster than 64
-CHUNK = 16  # steps between two states that are kept; a multiple of eight
+CHUNK = 16  # steps between two states that are kept
 NUMBERS_OF_A_THREAD = 2**19  # half a millisecond
 LOG2_E = 1 / math.log(2)
 TOLERANCE = 1e-4  # of the largest element; both sides are float32
@@ -42,7 +43,7 @@ def numba_scan(
     """The outputs and the last state, time and memory linear in L; differentiable once, in every tensor.
 
     Args:
-        u, delta: `[B, L, D]`, float32 on a CPU, as are the others.
+        u, delta: `[B, L, D]`, on a CPU; all are computed in float32.
         A: `[D, N]`.
         B: `[B, L, N]`.
         C: `[B, L, N]`, or None where only the last state is wanted.
@@ -62,7 +63,8 @@ def numba_scan(
     tensors = (u, delta, A, B, delta_bias) if C is None else (u, delta, A, B, delta_bias, C)
     keep = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
     _check_shapes(u, delta, A, B, C, delta_bias, lengths)
-    of_channels = (_whole_vectors(tensor) for tensor in (u, delta, A.t(), delta_bias))
+    of_channels = (_whole_vectors(tensor.float()) for tensor in (u, delta, A.t(), delta_bias))
+    B, C = B.float(), None if C is None else C.float()
     y, state = _NumbaScan.apply(*of_channels, B, C, delta_softplus, lengths, keep)
     return None if y is None else y[..., : len(A)], state[..., : len(A)].transpose(1, 2)
 

@@ -31,8 +31,6 @@ from recbole_glintru.ops.numba_vectors import (
 )
 
 ZERO, ONE = float32(0), float32(1)
-
-
 STEP, DRIVE, GRAD_Y, SLOPE, GRAD_STEP, GRAD_DRIVE = (k * LANES for k in range(6))  # in `steps`
 OF_STEP = 6 * LANES
 DECAY, STATE, OF_DECAY = 0, LANES, 2 * LANES  # in `history`

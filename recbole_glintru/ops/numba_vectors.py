@@ -57,13 +57,14 @@ def _address(context, builder, array_type, array, offset, kind):
 
 
 def _check_memory(*arrays):
+    """A typing function's refusal: Numba shows the message to whoever compiles such a call."""
     for array in arrays:
         if not (isinstance(array, types.Array) and array.layout == "C" and array.dtype == types.float32):
             raise TypingError(f"a contiguous array of float32 is wanted, not {array}")
 
 
-def _elementwise(name, generate):
-    """A function of vectors, and of float32 that stand for vectors of one number."""
+def _elementwise(description, generate):
+    """A function of two vectors, one of which may be a float32 that stands for a vector of it."""
 
     @intrinsic
     def function(typing_context, a, b):
@@ -73,7 +74,7 @@ def _elementwise(name, generate):
         known = {a, b} <= {VECTOR, types.float32} and VECTOR in (a, b)
         return (VECTOR(a, b), generate_filled) if known else None
 
-    function.__doc__ = name
+    function.__doc__ = description
     return function
 
 
@@ -172,7 +173,7 @@ def store_folded(typing_context, array, offset, x):
 
 @intrinsic
 def add_sums(typing_context, array, offset, rows, first):
-    """Add the sums of `FOLD` rows of `FOLD` numbers, from an offset on, to as many numbers of an array, from its."""
+    """Add to `FOLD` numbers, from `array[offset]` on, the sums of `FOLD` rows of `FOLD`, from `rows[first]` on."""
     _check_memory(array, rows)
 
     def generate(context, builder, signature, arguments):
@@ -190,21 +191,20 @@ def add_sums(typing_context, array, offset, rows, first):
     return types.void(array, types.intp, rows, types.intp), generate
 
 
-ROUNDING = float32(1.5 * 2**23)  # added to x, it leaves the nearest integer in the last bits
-MANTISSA_BITS = 23
+MANTISSA_BITS, BIAS = 23, 127  # of a float32, and of its exponent
+ROUNDING = float32(1.5 * 2**MANTISSA_BITS + BIAS)  # in the last bits of x + ROUNDING is x's nearest integer, and BIAS
 
 
 @intrinsic
-def _times_power_of_two(typing_context, x, rounded):
-    """x times 2^k, for the integer k in the last bits of k + ROUNDING: an addition to the bits of x's exponent."""
+def _power_of_two(typing_context, rounded):
+    """2^k of k + ROUNDING, for the integer k from -126 to 127; of 128 infinity."""
 
     def generate(context, builder, signature, arguments):
         integers = ir.VectorType(ir.IntType(32), LANES)
-        bits, exponents = (builder.bitcast(argument, integers) for argument in arguments)
-        exponents = builder.shl(exponents, ir.Constant(integers, [MANTISSA_BITS] * LANES))
-        return builder.bitcast(builder.add(bits, exponents), NUMBERS)
+        exponents = builder.bitcast(arguments[0], integers)
+        return builder.bitcast(builder.shl(exponents, ir.Constant(integers, [MANTISSA_BITS] * LANES)), NUMBERS)
 
-    return VECTOR(VECTOR, VECTOR), generate
+    return VECTOR(VECTOR), generate
 
 
 def _interpolated(function, low, high, count):
@@ -234,9 +234,9 @@ def _polynomial(coefficients):
 
 ONE, ZERO = float32(1), float32(0)
 LOG_2, LOG2_E = np.log(2), float32(1 / np.log(2))
-# (2^x - 1) / x, to 5e-9 of 2^x. With 1 added exactly, a state stays as it is where the step is zero.
+# (2^x - 1) / x, to 1e-8 of 2^x. With 1 added exactly, a state stays as it is where the step is zero.
 _power = _polynomial(_interpolated(lambda x: np.expm1(LOG_2 * x) / x, -0.5, 0.5, 6))
-_log1p_ratio = _polynomial(_interpolated(lambda x: np.log1p(x) / x, 0, 1, 11))  # to 1.1e-8 of it
+_log1p_ratio = _polynomial(_interpolated(lambda x: np.log1p(x) / x, 0, 1, 10))  # to 1.5e-8 of it
 SMALLEST = float32(-126)  # 2^-126 is the smallest number with all its digits
 LOG_SMALLEST = float32(-87.3)
 LOG_2_HIGH = float32(round(LOG_2 * 2**12) / 2**12)  # its product with an integer of up to 12 digits is exact
@@ -245,21 +245,21 @@ LOG_2_LOW = float32(LOG_2 - round(LOG_2 * 2**12) / 2**12)
 
 @njit
 def exp2(x):
-    """2^x, to 7.2e-8 of it, for x up to 127; 2^-126 for everything below -126, NaN for NaN."""
+    """2^x, to 1e-7 of it, for x up to 128; 2^-126 for everything below -126, NaN for NaN."""
     x = maximum(SMALLEST, x)
     rounded = x + ROUNDING
     rest = x - (rounded - ROUNDING)
-    return _times_power_of_two(ONE + rest * _power(rest), rounded)
+    return (ONE + rest * _power(rest)) * _power_of_two(rounded)
 
 
 @njit
 def exp(x):
-    """e^x, to 1.5e-7 of it, for x up to 88; e^-87.3 for everything below -87.3, NaN for NaN."""
+    """e^x, to 1.3e-7 of it, for x up to 88; e^-87.3 for everything below -87.3, NaN for NaN."""
     x = maximum(LOG_SMALLEST, x)
     rounded = x * LOG2_E + ROUNDING
     whole = rounded - ROUNDING
     rest = LOG2_E * ((x - whole * LOG_2_HIGH) - whole * LOG_2_LOW)
-    return _times_power_of_two(ONE + rest * _power(rest), rounded)
+    return (ONE + rest * _power(rest)) * _power_of_two(rounded)
 
 
 @njit

@@ -75,7 +75,7 @@ def selective_scan(
 
     Args:
         u, delta: `[B, D, L]`.
-        A: `[D, N]`, negative.
+        A: `[D, N]`, negative, as steps are not: where their product is above 88, an exponential overflows.
         B, C: `[B, N, L]`.
         D: `[D]`, the skip; z: `[B, D, L]`, the gate; delta_bias: `[D]`. None leaves each out.
         delta_softplus: whether the step is the softplus of delta, or delta itself.

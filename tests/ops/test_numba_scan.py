@@ -3,6 +3,7 @@
 What it computes is compared with the reference in `test_selective_scan`.
 """
 
+import logging
 import sys
 import types
 
@@ -240,6 +241,36 @@ def test_gradients_of_one_result_alone(wanted):
     for name, expected, actual in zip(SHAPES, *found):
         expected = torch.zeros_like(actual) if expected is None else expected
         torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-4, msg=lambda m, name=name: f"{name}: {m}")
+
+
+@NEEDS_NUMBA
+@pytest.mark.parametrize("name", SHAPES)
+def test_other_precisions_are_float32_s(name):
+    tensors = {key: torch.rand(*size) for key, size in SHAPES.items()}
+    tensors["A"] = -tensors["A"]
+    expected, _ = numba_scan.numba_scan(**tensors)
+    tensors[name] = tensors[name].double().requires_grad_()
+    actual, _ = numba_scan.numba_scan(**tensors)
+    assert torch.equal(actual, expected)
+    (gradient,) = torch.autograd.grad(actual.sum(), tensors[name])
+    assert gradient.dtype == torch.float64
+
+
+@NEEDS_NUMBA
+def test_it_is_differentiable_once():
+    tensors = {key: torch.rand(*size).requires_grad_() for key, size in SHAPES.items()}
+    y, _ = numba_scan.numba_scan(**tensors)
+    (gradient,) = torch.autograd.grad(y.square().sum(), tensors["u"], create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
+@NEEDS_NUMBA
+def test_numba_s_own_log_stays_silent(monkeypatch):
+    """RecBole's `state: DEBUG` sets the level of the root logger."""
+    monkeypatch.setattr(logging.getLogger("numba"), "level", logging.NOTSET)
+    numba_scan._failure()
+    assert logging.getLogger("numba.core").getEffectiveLevel() >= logging.WARNING
 
 
 @NEEDS_NUMBA
