@@ -11,7 +11,8 @@ decays and states, and back, so that these too stay in the first cache. Sums ove
 are folded to eight numbers at once and added up for eight steps together.
 
 What a chunk has of each step lies together in `steps`; it is computed in a loop of its own, in which no step waits for
-the one before.
+the one before. A processor foresees steps that follow one another, and not those of the backward pass: what the next
+chunk needs of memory is called for while this one is computed.
 """
 
 from numba import njit
@@ -25,6 +26,7 @@ from recbole_glintru.ops.numba_vectors import (
     fill,
     filled,
     load,
+    prefetch,
     softplus_and_slope,
     store,
     store_folded,
@@ -140,12 +142,16 @@ def backward(
                 for i in range(count):
                     at = (row * length + start + i) * channels + d
                     _prepare(steps, i, softplus, load(delta, at), load(bias, d), load(u, at))
+                    prefetch(delta, at - CHUNK * channels)
+                    prefetch(u, at - CHUNK * channels)
+                    prefetch(grad_y, at - CHUNK * channels)
                     store(steps, i * OF_STEP + GRAD_Y, load(grad_y, at) if reads else filled(ZERO))
                     store(steps, i * OF_STEP + GRAD_STEP, filled(ZERO))
                     store(steps, i * OF_STEP + GRAD_DRIVE, filled(ZERO))
                 for n in range(states):
                     rate = load(exponents, n * channels + d)
                     state = load(kept, ((row * chunks + chunk) * states + n) * channels + d)
+                    prefetch(kept, ((row * chunks + chunk - 1) * states + n) * channels + d)
                     for i in range(count):
                         decay = exp2(load(steps, i * OF_STEP + STEP) * rate)
                         store(history, i * OF_DECAY + DECAY, decay)

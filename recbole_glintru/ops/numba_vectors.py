@@ -11,6 +11,7 @@ import operator
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
+from numba.core import cgutils
 from numba.core.errors import TypingError
 from numba.extending import intrinsic, models, overload, register_model
 from numpy import float32
@@ -18,6 +19,7 @@ from numpy import float32
 from recbole_glintru.ops.numba_scan import LANES
 
 FOLD = 8  # lanes of a vector that is folded
+CACHE_LINE = 64  # bytes
 
 
 class Vector(types.Type):
@@ -155,6 +157,24 @@ def store(typing_context, array, offset, x):
 
 
 @intrinsic
+def prefetch(typing_context, array, offset):
+    """Begin to fetch the `LANES` numbers from an offset on into the first cache; they may lie outside of the array."""
+    _check_memory(array)
+
+    def generate(context, builder, signature, arguments):
+        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        fetch = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(ir.VoidType(), [byte, number, number, number]), "llvm.prefetch.p0i8"
+        )
+        start = _address(context, builder, array, *arguments, ir.IntType(8))
+        for line in range(0, 4 * LANES, CACHE_LINE):
+            builder.call(fetch, [builder.gep(start, [number(line)]), number(0), number(3), number(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), generate
+
+
+@intrinsic
 def store_folded(typing_context, array, offset, x):
     """Write the sums of the lanes of x that are `FOLD` apart, to the `FOLD` numbers from an offset on."""
     _check_memory(array)
@@ -164,7 +184,7 @@ def store_folded(typing_context, array, offset, x):
         while x_.type.count > FOLD:
             half = x_.type.count // 2
             low, high = (builder.shuffle_vector(x_, x_, _lanes(*range(k, k + half))) for k in (0, half))
-            x_ = builder.fadd(low, high)
+            x_ = builder.fadd(low, high, flags=CONTRACT)
         builder.store(x_, _address(context, builder, array, array_, offset_, FOLDED), align=4)
         return context.get_dummy_value()
 

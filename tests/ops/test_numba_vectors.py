@@ -12,6 +12,7 @@ from recbole_glintru.ops.numba_vectors import (  # noqa: E402
     exp,
     exp2,
     load,
+    prefetch,
     softplus_and_slope,
     store,
     store_folded,
@@ -78,6 +79,10 @@ def test_sums_of_rows():
     folded, sums = np.zeros(FOLD * FOLD + 3, np.float32), np.ones(FOLD + 4, np.float32)
     work(x, folded, sums)
     np.testing.assert_allclose(sums, [1, 1, *(1 + x.sum(axis=1)), 1, 1], rtol=1e-5)
+
+
+def test_what_is_fetched_may_lie_outside():
+    numba.njit(lambda x: [prefetch(x, at) for at in (0, 10**12, -(10**12))])(np.zeros(LANES, np.float32))
 
 
 @pytest.mark.parametrize("array", [np.zeros(64), np.zeros((64, 2), np.float32)[:, 0]], ids=["float64", "strided"])
