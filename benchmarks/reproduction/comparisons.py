@@ -2,6 +2,7 @@
 
 import math
 import statistics
+from typing import Optional
 
 from reproduction import grids, significance
 from reproduction.markdown import number, p, percent, table
@@ -111,16 +112,26 @@ def every_reading(rows: list[Row], labels: dict[str, str]) -> str:
             for row in rows
         ]
         blocks.append(table(head, lines))
-    others = [row for row in rows if row.variant.model != "GLINTRU" and grids.METRICS[0] in row.paper]
+    others = _published_others(rows)
     return "\n\n".join(blocks + (_nearest_reading(others, labels) if others else []))
+
+
+def supported_reading(rows: list[Row], labels: dict[str, str]) -> Optional[str]:
+    """The reading that the paper's figures of all models but GLINT-RU are nearest to; None where there are none."""
+    distances = _distances([row for row in _published_others(rows) if not row.so_far()], labels)
+    return min(distances, key=lambda reading: distances[reading][1]) if distances else None
+
+
+def _published_others(rows: list[Row]) -> list[Row]:
+    return [row for row in rows if row.variant.model != "GLINTRU" and grids.METRICS[0] in row.paper]
 
 
 def _nearest_reading(rows: list[Row], labels: dict[str, str]) -> list[str]:
     """How far each model, and all together, are from the paper's figures by each reading."""
     ended = [row for row in rows if not row.so_far()]
-    lines = [_distances(row.label, [row], labels) for row in rows]
+    lines = [_distance_line(row.label, [row], labels) for row in rows]
     if len(ended) > 1:
-        lines.append(_distances("all that have ended" if len(ended) < len(rows) else "all", ended, labels))
+        lines.append(_distance_line("all that have ended" if len(ended) < len(rows) else "all", ended, labels))
     return [
         f"From the paper's figures, over the three metrics and all models but GLINT-RU "
         f"({', '.join(row.label for row in rows)}): mean difference and, in brackets, mean distance. The nearest "
@@ -129,13 +140,23 @@ def _nearest_reading(rows: list[Row], labels: dict[str, str]) -> list[str]:
     ]
 
 
-def _distances(label: str, rows: list[Row], labels: dict[str, str]) -> list[str]:
-    line, distances = [label], {}
-    for reading in labels:
-        found = [row.difference(reading, metric) for row in rows for metric in grids.METRICS]
-        if None in found:  # older results do not have every reading
-            line.append("-")
-            continue
-        distances[reading] = statistics.mean(map(abs, found))
-        line.append(f"{percent(statistics.mean(found))} ({percent(distances[reading], '')})")
-    return [*line, labels[min(distances, key=distances.get)] if distances else "-"]
+def _distances(rows: list[Row], labels: dict[str, str]) -> dict[str, tuple[float, float]]:
+    """Reading -> mean difference from the paper's figures and mean distance, of the readings that all results have."""
+    found = {
+        reading: [row.difference(reading, metric) for row in rows for metric in grids.METRICS] for reading in labels
+    }
+    return {
+        reading: (statistics.mean(differences), statistics.mean(map(abs, differences)))
+        for reading, differences in found.items()
+        if differences and None not in differences  # older results do not have every reading
+    }
+
+
+def _distance_line(label: str, rows: list[Row], labels: dict[str, str]) -> list[str]:
+    distances = _distances(rows, labels)
+    cells = (
+        f"{percent(distances[reading][0])} ({percent(distances[reading][1], '')})" if reading in distances else "-"
+        for reading in labels
+    )
+    nearest = min(distances, key=lambda reading: distances[reading][1]) if distances else None
+    return [label, *cells, labels[nearest] if nearest else "-"]

@@ -52,10 +52,14 @@ def write(
         f"# {title}",
         "\n\n".join([_introduction(rows, labels, reading, protocol, changes), *_head(rows, protocol)]),
     ]
-    blocks += [accuracy(rows, reading, labels)]
     reference = next((row for row in rows if row.variant.label == REFERENCES.get(experiment.kind)), None)
-    if reference is not None and len(rows) > 1:
-        blocks.append(comparisons.against_one(rows, reference, reading, labels))
+    supported = comparisons.supported_reading(rows, labels)
+    for shown in [reading] if supported in (reading, None) else [reading, supported]:
+        blocks.append(accuracy(rows, shown, labels))
+        if shown == supported:
+            blocks.append("Of all readings, the paper's figures of the others are nearest to this one.")
+        if reference is not None and len(rows) > 1:
+            blocks.append(comparisons.against_one(rows, reference, shown, labels))
     if experiment.kind in SAME_VALUE:
         what = figures.VARIED[experiment.kind]
         blocks.append(comparisons.at_each_value(rows, "GLINTRU", what, reading, labels))

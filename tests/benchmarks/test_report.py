@@ -86,6 +86,24 @@ def test_another_reading_is_reported_under_its_name(place):
     assert "## Accuracy: validation pop100" in text and "0.3300 | 0.2964 | +11.3 %" in text
 
 
+@pytest.mark.parametrize(
+    "factor, supported", [(1.0, "test pop100, fixed draw"), (0.7, "validation pop100, fixed draw")]
+)
+def test_the_reading_that_the_others_support_is_reported_too(factor, supported, place):
+    published = {"recall@10": 0.4332, "mrr@10": 0.2325, "ndcg@10": 0.2798}  # SASRec's
+    readings = {
+        "validation_fixed": {key: value * 1.01 for key, value in published.items()},
+        "fixed": {key: value * factor for key, value in published.items()},
+    }
+    write_made_up(place, beauty("GLINTRU"), 0.3, readings={"fixed": readings["fixed"], "validation_fixed": published})
+    write_made_up(place, beauty("SASRec"), 0.3, readings=readings)
+    blocks = write_report(place, "table2").split("\n\n")
+    titles = [block for block in blocks if block.startswith("## Accuracy")]
+    assert titles == [f"## Accuracy: {name}" for name in dict.fromkeys(["test pop100, fixed draw", supported])]
+    remark = blocks.index("Of all readings, the paper's figures of the others are nearest to this one.")
+    assert blocks[remark - 2] == titles[-1] and blocks[remark + 1].endswith(f"against the others: {supported}")
+
+
 def test_other_readings_and_settings_have_files_of_their_own(place):
     write_made_up(place, beauty("GLINTRU"), 0.3)
     write_made_up(place, beauty("GLINTRU", n_layers=2), 0.3)
@@ -150,7 +168,7 @@ def test_trainings_that_have_not_ended_are_labelled_everywhere(place):
     assert "have not ended" in head and "SASRec (7 of 200 epochs); GLINTRU (7 of 200 epochs)" in head
     assert "## GLINTRU (7 of 200 epochs) against the others" in text
     lines = [line for line in text.splitlines() if line.startswith(("| GLINTRU", "| SASRec"))]
-    assert len(lines) == 12 and all("(7 of 200 epochs) |" in line for line in lines)
+    assert len(lines) == 15 and all("(7 of 200 epochs) |" in line for line in lines)
     assert "| - (1.0) | 2.00 (-) | 200.0 |" in text  # of the costs, those that are there
     write_partial(place, beauty("GLINTRU", 667), 0.3, epochs=9)
     assert "GLINTRU (7 to 9 of 200 epochs)" in write_report(place, "table2")
