@@ -26,8 +26,8 @@ threads: 1.1 s against 7 s, a factor of six. Measured: 0.53 to 0.61 s against 2.
 `numba` does the arithmetic of a step while its numbers are in registers. Eight numbers need ten products or multiply-
 adds in a forward pass and seventeen in a backward one, two of which an AVX2 core begins in a cycle of 3.2 GHz: 54 ms
 for 128 rows and two threads is the least; 133 ms were predicted for all, softplus and products included. Measured: 39
-and 72 ms, and 0.13 to 0.15 s in all. To `reference`, which takes 1.4 to 1.8 s where the memory of the step before is
-still there and up to 3.1 s where it is not, that is a factor of 11 to 20.
+and 72 ms, and 0.13 to 0.16 s in all. To `reference`, which takes 1.4 to 1.8 s where the memory of the step before is
+still there and up to 3.1 s where it is not, that is a factor of 11 to 15.
 """
 
 import argparse

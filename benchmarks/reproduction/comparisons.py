@@ -119,7 +119,7 @@ def every_reading(rows: list[Row], labels: dict[str, str]) -> str:
 def supported_reading(rows: list[Row], labels: dict[str, str]) -> Optional[str]:
     """The reading that the paper's figures of all models but GLINT-RU are nearest to; None where there are none."""
     distances = _distances([row for row in _published_others(rows) if not row.so_far()], labels)
-    return min(distances, key=lambda reading: distances[reading][1]) if distances else None
+    return _nearest(distances)
 
 
 def _published_others(rows: list[Row]) -> list[Row]:
@@ -158,5 +158,8 @@ def _distance_line(label: str, rows: list[Row], labels: dict[str, str]) -> list[
         f"{percent(distances[reading][0])} ({percent(distances[reading][1], '')})" if reading in distances else "-"
         for reading in labels
     )
-    nearest = min(distances, key=lambda reading: distances[reading][1]) if distances else None
-    return [label, *cells, labels[nearest] if nearest else "-"]
+    return [label, *cells, labels.get(_nearest(distances), "-")]
+
+
+def _nearest(distances: dict[str, tuple[float, float]]) -> Optional[str]:
+    return min(distances, key=lambda reading: distances[reading][1]) if distances else None
