@@ -215,15 +215,15 @@ def test_length_invariance_is_as_declared(name):
         if not model.length_invariant:
             assert model.encode(*model.history(rows)).shape == expected.shape
             return
-        torch.testing.assert_close(model(*model.history(garbage)), expected, rtol=0, atol=2e-6)
-        torch.testing.assert_close(model.encode(*model.history(rows)), expected, rtol=0, atol=2e-6)
+        torch.testing.assert_close(model(*model.history(garbage)), expected, rtol=0, atol=5e-6)
+        torch.testing.assert_close(model.encode(*model.history(rows)), expected, rtol=0, atol=5e-6)
         for row, length in enumerate(LENGTHS):
             alone = make_batch(
                 item_seq[row : row + 1, :length],
                 item_seq_len[row : row + 1],
                 users=rows["user_id"][row : row + 1],
             )
-            torch.testing.assert_close(model(*model.history(alone)), expected[row : row + 1], rtol=0, atol=2e-6)
+            torch.testing.assert_close(model(*model.history(alone)), expected[row : row + 1], rtol=0, atol=5e-6)
 
 
 def test_groups_of_like_length_are_a_setting_where_there_are_some(name):

@@ -75,8 +75,9 @@ class Progress:
     Attributes:
         records: `epochs`, a list of what each came to; `best`, the validation metrics of the best one, and
             `best_epoch`, counted from 1; `interruptions`, how often the training was resumed; `finished`;
-            `package`, the code that began it; `peak_memory_MiB` of training and validation; `threads`, with which a
-            resumed training goes on, for another number would add floating-point numbers in another order.
+            `package`, the code that began it, `versions` of the libraries and `device`; `peak_memory_MiB` of training
+            and validation; `threads`, with which a resumed training goes on, for another number would add
+            floating-point numbers in another order.
     """
 
     def __init__(self, trainer, train_data, folder: Path, stop: Callable[[], bool] = lambda: False):
@@ -89,6 +90,8 @@ class Progress:
             "finished": False,
             "mixing_at_start": _mixing(trainer.model),
             "package": surroundings.package(),  # now: while the training runs, the checkout may change
+            "versions": surroundings.versions(),
+            "device": surroundings.device(trainer.device),
             "peak_memory_MiB": None,
             "threads": torch.get_num_threads(),
         }

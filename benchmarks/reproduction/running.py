@@ -39,7 +39,7 @@ READINGS = {
 }
 
 
-OF_THE_TRAINING = ("package", "peak_memory_MiB")  # in a result
+OF_THE_TRAINING = ("package", "versions", "device", "peak_memory_MiB")  # in a result, whenever it is tested
 
 
 def folder_of(cell: Cell, scratch: Path) -> Path:
@@ -77,15 +77,17 @@ def run(
             def configuration(**changes):
                 return merged_settings(cell.model, cell.dataset, files, {**above, **changes})
 
-            result = _train_and_test(cell, folder, configuration, stop, partial)
-    file = store.file(cell)
-    if file.is_file():  # tested again: what the epochs did not leave behind
-        before = json.loads(file.read_text(encoding="utf-8"))
-        result.record.update({key: before.get(key) for key in OF_THE_TRAINING if result.record[key] is None})
+            result = _train_and_test(cell, folder, configuration, stop, partial, _before(cell, store))
     store.write(cell, result)
 
 
-def _train_and_test(cell, folder, configuration, stop, partial) -> Result:
+def _before(cell: Cell, store: Store) -> dict[str, Any]:
+    """The record of a cell that is tested again."""
+    file = store.file(cell)
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+
+def _train_and_test(cell, folder, configuration, stop, partial, before) -> Result:
     from recbole.data import create_dataset, data_preparation
     from recbole.utils import get_model, get_trainer, init_logger, init_seed
 
@@ -111,6 +113,11 @@ def _train_and_test(cell, folder, configuration, stop, partial) -> Result:
         readings[reading], ranks[reading] = tests.run(loader, CANDIDATES_SEED)
         if reading != "full":
             candidates[reading] = tests.drawn()
+    # Epochs that an earlier version of this code left on disk do not have all of it.
+    now = {"versions": surroundings.versions(), "device": surroundings.device(config["device"])}
+    of_training = {
+        key: value for source in (now, before, training.records) for key, value in source.items() if value is not None
+    }
     record = {
         "cell": {"dataset": cell.dataset, "protocol": cell.protocol, "model": cell.model, "seed": cell.seed},
         "changes": dict(cell.changes),
@@ -121,11 +128,8 @@ def _train_and_test(cell, folder, configuration, stop, partial) -> Result:
         **counts,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "training": {**_summary(training.records), **seconds},
-        "peak_memory_MiB": training.records.get("peak_memory_MiB"),
         "savings": savings.text(),
-        "package": training.records.get("package"),
-        "versions": surroundings.versions(),
-        "device": surroundings.device(config["device"]),
+        **{key: of_training.get(key) for key in OF_THE_TRAINING},
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "settings": cell.settings(),
         "configuration": _plain({key: value for key, value in config.final_config_dict.items() if key not in FOLDERS}),

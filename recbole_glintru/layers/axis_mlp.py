@@ -12,6 +12,9 @@ from recbole_glintru.layers.dropout import Dropout
 class AxisMLP(nn.Module):
     """dropout(dropout(GELU(u W_1 + b_1)) W_2 + b_2) for every vector u along an axis of x.
 
+    An axis may have fewer than s entries: they are the first ones, those behind them count as zeros, and nothing is
+    computed there.
+
     Args:
         size: s, the length of the axis.
         inner_size: width between the two linear layers.
@@ -26,14 +29,16 @@ class AxisMLP(nn.Module):
         self.dropout = Dropout(dropout_prob)
 
     def forward(self, x: Tensor, axis: int) -> Tensor:
-        """x with s entries along `axis` -> the same shape."""
-        return self.dropout(self.reduce(self._inner(x, axis))).movedim(-1, axis)
+        """x with up to s entries along `axis` -> the same shape."""
+        size, bias = x.shape[axis], self.reduce.bias
+        output = F.linear(self._inner(x, axis), self.reduce.weight[:size], None if bias is None else bias[:size])
+        return self.dropout(output).movedim(-1, axis)
 
     def at(self, x: Tensor, axis: int, index: Union[int, Tensor]) -> Tensor:
         """The output at one entry of the axis, without computing the others.
 
         Args:
-            x: `[B, ...]` with s entries along `axis`, which is not the first one.
+            x: `[B, ...]` with up to s entries along `axis`, which is not the first one.
             axis: counted from the front.
             index: the entry: one for all rows, or `[B] int64`, one a row.
 
@@ -49,7 +54,8 @@ class AxisMLP(nn.Module):
         return self.dropout(output).reshape(inner.shape[:-1])
 
     def _inner(self, x: Tensor, axis: int) -> Tensor:
-        return self.dropout(F.gelu(self.expand(x.movedim(axis, -1))))
+        inner = F.linear(x.movedim(axis, -1), self.expand.weight[:, : x.shape[axis]], self.expand.bias)
+        return self.dropout(F.gelu(inner))
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
         # MLP4Rec's published mixers are convolutions of kernel size 1, with weights [out, in, 1].

@@ -9,7 +9,7 @@ from recbole_glintru.layers.axis_mlp import AxisMLP
 from recbole_glintru.layers.item_features import ITEM, PUBLISHED_NAMES, ItemFeatures
 from recbole_glintru.models.base import NextItemRecommender
 from recbole_glintru.ops import histories
-from recbole_glintru.ops.alignment import widen
+from recbole_glintru.ops.alignment import check_length, widen
 
 POSITIONS, FEATURES, CHANNELS = 1, 2, 3
 
@@ -30,7 +30,7 @@ class Mixer(nn.Module):
         self.mlp = AxisMLP(size, expansion * size, dropout_prob, bias=True)
 
     def forward(self, x: Tensor, axis: int, mask: Optional[Tensor] = None) -> Tensor:
-        """x `[..., d]` with `size` entries along `axis`, mask None or broadcast to x -> x's shape."""
+        """x `[..., d]` with up to `size` entries along `axis`, mask None or broadcast to x -> x's shape."""
         return x + self.mlp(self._input(x, mask), axis)
 
     def at(self, x: Tensor, x_there: Tensor, axis: int, index, mask: Optional[Tensor] = None) -> Tensor:
@@ -55,12 +55,12 @@ class MLP4Rec(NextItemRecommender):
       item's own vector at the last position needs is computed. Nothing changes by it.
 
     As published, all passes share their mixers, and all fields the sequence and the channel mixer. The model
-    has weights for one length, `MAX_ITEM_LIST_LENGTH`.
+    has weights for one length, `MAX_ITEM_LIST_LENGTH`, of which a shorter history uses the first ones: where
+    the padding is not seen it need not be computed.
 
     Settings: see `properties/model/MLP4Rec.yaml`.
     """
 
-    length_invariant = False
     published_names = (
         *PUBLISHED_NAMES,
         # The published list `layers` repeats both of these mixers for every field.
@@ -74,7 +74,7 @@ class MLP4Rec(NextItemRecommender):
 
     def __init__(self, config, dataset):
         super().__init__(config, dataset)
-        self.mask_padding = settings.switch(config, "mask_padding")
+        self.length_invariant = settings.switch(config, "mask_padding")
         self.n_layers = settings.integer(config, "n_layers")
         self.length = settings.integer(config, "MAX_ITEM_LIST_LENGTH")
         self.item_features = ItemFeatures(config, dataset, self.hidden_size)
@@ -107,11 +107,15 @@ class MLP4Rec(NextItemRecommender):
         """The state at the last item: `[B, L] int64`, `[B] int64` -> `[B, d]`.
 
         Raises:
-            ValueError: L is greater than `MAX_ITEM_LIST_LENGTH`; a smaller L is padded up to it.
+            ValueError: L is greater than `MAX_ITEM_LIST_LENGTH`; with `mask_padding: False` a smaller L is padded up to
+                it.
         """
-        item_seq, last, mask = widen(item_seq, self.length), item_seq_len - 1, None
-        if self.mask_padding:
-            mask = histories.valid_positions(item_seq_len, self.length)[:, :, None, None]
+        last, mask = item_seq_len - 1, None
+        if self.length_invariant:
+            check_length(item_seq, self.length)
+            mask = histories.valid_positions(item_seq_len, item_seq.shape[1])[:, :, None, None]
+        else:
+            item_seq = widen(item_seq, self.length)
         x = self.item_features(item_seq, self.item_embedding(item_seq))  # [B, L, F, d]
         for _ in range(self.n_layers - 1):
             x = self.sequence_mixer(x, POSITIONS, mask)

@@ -9,7 +9,7 @@ from recbole_glintru.layers.axis_mlp import AxisMLP
 from recbole_glintru.layers.item_features import ITEM, PUBLISHED_NAMES, ItemFeatures
 from recbole_glintru.models.base import NextItemRecommender
 from recbole_glintru.ops import histories
-from recbole_glintru.ops.alignment import widen
+from recbole_glintru.ops.alignment import check_length, widen
 
 POSITIONS, FEATURES, CHANNELS = 1, 2, 3
 
@@ -18,7 +18,7 @@ class ParallelMixer(nn.Module):
     """MLP over the features + MLP over the positions + MLP over the channels, of LayerNorm(X); no residual.
 
     Args:
-        length: L.
+        length: the most positions.
         n_fields: F, the item id and its features.
         hidden_size: d.
         expansion: inner width of each MLP, as a multiple of its axis.
@@ -76,12 +76,13 @@ class SMLP4Rec(NextItemRecommender):
       there is no limit on their number, and none need be selected.
     * In the last pass only the item's own vector at the last position is computed. Nothing changes by it.
 
-    As published, all passes share one mixer, and there is no residual. The model has weights for one length.
+    As published, all passes share one mixer, and there is no residual. The model has weights for one length,
+    `MAX_ITEM_LIST_LENGTH`, of which a shorter history uses the first ones: where the padding is not seen it
+    need not be computed.
 
     Settings: see `properties/model/SMLP4Rec.yaml`.
     """
 
-    length_invariant = False
     published_names = (
         *PUBLISHED_NAMES,
         (r"^layers\.0\.c\.0\.", "mixer.feature_mlp.expand."),
@@ -96,7 +97,7 @@ class SMLP4Rec(NextItemRecommender):
 
     def __init__(self, config, dataset):
         super().__init__(config, dataset)
-        self.mask_padding = settings.switch(config, "mask_padding")
+        self.length_invariant = settings.switch(config, "mask_padding")
         self.n_layers = settings.integer(config, "n_layers")
         self.length = settings.integer(config, "MAX_ITEM_LIST_LENGTH")
         self.item_features = ItemFeatures(config, dataset, self.hidden_size)
@@ -124,10 +125,15 @@ class SMLP4Rec(NextItemRecommender):
         """The state at the last item: `[B, L] int64`, `[B] int64` -> `[B, d]`.
 
         Raises:
-            ValueError: L is greater than `MAX_ITEM_LIST_LENGTH`; a smaller L is padded up to it.
+            ValueError: L is greater than `MAX_ITEM_LIST_LENGTH`; with `mask_padding: False` a smaller L is padded up to
+                it.
         """
-        item_seq, last = widen(item_seq, self.length), item_seq_len - 1
-        mask = histories.valid_positions(item_seq_len, self.length).unsqueeze(-1) if self.mask_padding else None
+        last, mask = item_seq_len - 1, None
+        if self.length_invariant:
+            check_length(item_seq, self.length)
+            mask = histories.valid_positions(item_seq_len, item_seq.shape[1]).unsqueeze(-1)
+        else:
+            item_seq = widen(item_seq, self.length)
         items = self.item_embedding(item_seq)
         if self.n_layers == 1:  # the features of the last item alone are read
             fields = self.item_features(histories.at_position(item_seq, last), histories.at_position(items, last))

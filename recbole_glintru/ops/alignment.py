@@ -5,14 +5,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+def check_length(item_seq: Tensor, length: int) -> None:
+    """Raise a ValueError if the histories `[B, L'] int64` have more positions than a model has weights for."""
+    if item_seq.shape[1] > length:
+        raise ValueError(f"Histories of {item_seq.shape[1]} positions: the model has MAX_ITEM_LIST_LENGTH={length}.")
+
+
 def widen(item_seq: Tensor, length: int) -> Tensor:
     """Pad histories on the right, up to a model's own length: `[B, L'] int64` -> `[B, length]`.
 
     Raises:
         ValueError: L' is greater than `length`.
     """
-    if item_seq.shape[1] > length:
-        raise ValueError(f"Histories of {item_seq.shape[1]} positions: the model has MAX_ITEM_LIST_LENGTH={length}.")
+    check_length(item_seq, length)
     return F.pad(item_seq, (0, length - item_seq.shape[1]))
 
 

@@ -65,6 +65,16 @@ def test_costs_stand_beside_the_papers(place):
     assert "| 5.17 | -61.3 % |" in write_report(place, "table7")  # 2 GiB
 
 
+def test_costs_say_which_scans_numba_ran(place):
+    numba = {"versions": {"numba": "0.68.1"}}
+    write_made_up(place, beauty("Mamba4Rec"), 0.29, configuration={"scan_backend": "auto"}, **numba)
+    write_made_up(place, beauty("GLINTRU"), 0.29, **numba)  # has no scan
+    text = write_report(place, "table2", models=["Mamba4Rec", "GLINTRU"])
+    assert text.count("| none, Numba |") == 1 and text.count("| none |") == 1
+    write_made_up(place, beauty("Mamba4Rec"), 0.29, configuration={"scan_backend": "auto"})
+    assert "Numba" not in write_report(place, "table2", models=["Mamba4Rec"])
+
+
 def test_a_report_says_what_is_unfinished_and_what_is_left_out(place):
     write_made_up(place, beauty("GLINTRU"), 0.29)
     write_made_up(place, beauty("SASRec"), 0.29, settings={**beauty("SASRec").settings(), "hidden_size": 1})

@@ -31,6 +31,28 @@ def test_each_vector_along_the_axis(axis, bias):
 
 
 @pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("axis", [1, 2, 3])
+def test_what_is_left_out_at_the_end_counts_as_zeros(axis, bias):
+    """In the outputs at the entries that are there, and in every gradient."""
+    mlp, x = make(axis, bias), torch.randn(*SHAPE, dtype=torch.float64)
+    there = SHAPE[axis] - 1
+    short = x.narrow(axis, 0, there).clone().requires_grad_()
+    padded = torch.cat([short, torch.zeros_like(x.narrow(axis, there, 1))], dim=axis)
+    whole = mlp(padded, axis).narrow(axis, 0, there)
+    cotangent, variables = torch.randn_like(whole), (short, *mlp.parameters())
+    expected = torch.autograd.grad((whole * cotangent).sum(), variables)
+    last = there - 1
+    for actual, weight, wanted in (
+        (mlp(short, axis), cotangent, expected),
+        (mlp.at(short, axis, last), cotangent.select(axis, last), None),
+    ):
+        torch.testing.assert_close(actual, whole if wanted else whole.select(axis, last), rtol=1e-10, atol=1e-12)
+        wanted = wanted or torch.autograd.grad((mlp(padded, axis).select(axis, last) * weight).sum(), variables)
+        for ours, theirs in zip(torch.autograd.grad((actual * weight).sum(), variables), wanted):
+            torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("one_a_row", [True, False], ids=["one-a-row", "one-for-all"])
 @pytest.mark.parametrize("axis", [1, 2, 3])
 def test_one_entry_is_that_of_the_whole(axis, one_a_row, bias):

@@ -24,7 +24,7 @@ def make(features=("kind", "tags"), length=LENGTH, **changes):
 
 def plain(model, item_seq, item_seq_len):
     """As published: one field after the other, every position, and one vector a row taken out at the end."""
-    mask = (torch.arange(LENGTH) < item_seq_len.unsqueeze(1)).unsqueeze(-1) if model.mask_padding else None
+    mask = (torch.arange(LENGTH) < item_seq_len.unsqueeze(1)).unsqueeze(-1) if model.length_invariant else None
     x = model.item_features(item_seq, model.item_embedding(item_seq))
     for _ in range(model.n_layers):
         fields = [model.sequence_mixer(field, 1, mask) for field in x.unbind(2)]
@@ -37,8 +37,8 @@ def plain(model, item_seq, item_seq_len):
 @pytest.mark.parametrize("features", [("kind", "tags"), ("tags",), ()], ids=["F=3", "F=2", "F=1"])
 @pytest.mark.parametrize("n_layers", [1, 3])
 def test_the_last_pass_computes_what_is_read(n_layers, features, mask_padding):
-    """In the output and in every gradient."""
-    model = make(features, n_layers=n_layers, mask_padding=mask_padding)
+    """In the output and in every gradient; in groups of one length each, where padding is not seen."""
+    model = make(features, n_layers=n_layers, mask_padding=mask_padding, length_groups=[0, 0])
     rows = make_histories(LENGTHS, N_ITEMS, LENGTH)
     actual, expected = model(*rows), plain(model, *rows)
     torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-9)
@@ -56,7 +56,7 @@ def test_padding_is_not_seen():
     with torch.no_grad():
         model = make()
         torch.testing.assert_close(model(garbage, item_seq_len), model(item_seq, item_seq_len), rtol=0, atol=1e-12)
-        model.mask_padding = False
+        model.length_invariant = False
         assert (model(garbage, item_seq_len) - model(item_seq, item_seq_len)).abs().max() > 0.01
 
 

@@ -41,7 +41,7 @@ def assert_same_with_gradients(model, actual, expected, atol=1e-9):
 
 def plain(model, item_seq, item_seq_len):
     """Every field at every position in every pass, and one vector a row taken out at the end."""
-    mask = (torch.arange(model.length) < item_seq_len.unsqueeze(1)).unsqueeze(-1) if model.mask_padding else None
+    mask = (torch.arange(model.length) < item_seq_len.unsqueeze(1)).unsqueeze(-1) if model.length_invariant else None
     x = model.item_features(item_seq, model.item_embedding(item_seq))
     for _ in range(model.n_layers):
         x = model.mixer(x, mask)
@@ -52,7 +52,9 @@ def plain(model, item_seq, item_seq_len):
 @pytest.mark.parametrize("features", [("kind", "tags"), ("tags",), ()], ids=["F=3", "F=2", "F=1"])
 @pytest.mark.parametrize("n_layers", [1, 2, 3])
 def test_the_last_pass_computes_what_is_read(n_layers, features, mask_padding):
-    model, rows = make(features=features, n_layers=n_layers, mask_padding=mask_padding), histories()
+    """In groups of one length each, where padding is not seen."""
+    changes = {"features": features, "n_layers": n_layers, "mask_padding": mask_padding, "length_groups": [0, 0]}
+    model, rows = make(**changes), histories()
     assert_same_with_gradients(model, model(*rows), plain(model, *rows))
 
 
@@ -63,7 +65,7 @@ def test_padding_is_not_seen():
     with torch.no_grad():
         model = make()
         torch.testing.assert_close(model(garbage, item_seq_len), model(item_seq, item_seq_len), rtol=0, atol=1e-12)
-        model.mask_padding = False
+        model.length_invariant = False
         assert (model(garbage, item_seq_len) - model(item_seq, item_seq_len)).abs().max() > 0.01
 
 
@@ -83,16 +85,17 @@ def test_the_length_matters_only_through_its_weights():
         torch.testing.assert_close(long(wide, item_seq_len), short(item_seq, item_seq_len), rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize("mask_padding", [True, False])
 @pytest.mark.parametrize("name", ["SMLP4Rec", "MLP4Rec"])
-def test_narrower_batches_are_those_of_the_full_length(name):
-    lengths = (1, 3, 2)
-    model = make(name)
+def test_narrower_batches_are_those_of_the_full_length(name, mask_padding):
+    model = make(name, mask_padding=mask_padding)
+    narrow, item_seq_len = histories(3, (1, 3, 2))
+    wide = torch.nn.functional.pad(narrow, (0, LENGTH - 3))
     with torch.no_grad():
-        narrow, full = histories(3, lengths)
-        wide = torch.nn.functional.pad(narrow, (0, LENGTH - 3))
-        assert torch.equal(model(narrow, full), model(wide, full))
-        with pytest.raises(ValueError, match=f"MAX_ITEM_LIST_LENGTH={LENGTH}"):
-            model(torch.nn.functional.pad(narrow, (0, LENGTH)), full)
+        states = model.encode(narrow, item_seq_len)
+        torch.testing.assert_close(states, model.encode(wide, item_seq_len), rtol=0, atol=1e-12)
+        with pytest.raises(ValueError, match=f"{LENGTH + 1} positions: the model has MAX_ITEM_LIST_LENGTH={LENGTH}"):
+            model(*histories(LENGTH + 1, (1, LENGTH + 1, 2)))
 
 
 @pytest.mark.parametrize("name", ["SMLP4Rec", "MLP4Rec"])

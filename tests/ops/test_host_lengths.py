@@ -80,7 +80,7 @@ def test_groups_of_like_length_read_nothing(monkeypatch, changes):
 
 
 @pytest.mark.parametrize(
-    "name", ["FMLPRec", "LinRec", "LRURec", "Mamba4Rec", "MLP4Rec", "RecMamba", "SIGMA", "SMLP4Rec"]
+    "name", ["FMLPRec", "LinRec", "LRURec", "Mamba4Rec", "MLP4Rec", "RecMamba", "SIGMA", "SMLP4Rec", "SSEPT"]
 )
 def test_step_of_another_model_reads_nothing(monkeypatch, name):
     on_meta(monkeypatch, kernels=False)
