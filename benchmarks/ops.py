@@ -3,8 +3,8 @@
     python benchmarks/ops.py                    # the machine's GPU if there is one, else two CPU threads
     python benchmarks/ops.py --rows 16 --plain-rows 4 --growth      # without the growth with the length
 
-The first table compares the package's scans, the second, of fewer rows since it takes 25 to 100 times the memory, adds
-the time loop as it is usually written; both have the time of the exponentials alone beside them.
+The first table compares the package's scans; the second, of `--plain-rows` since it takes 25 to 100 times the memory,
+adds the time loop as it is usually written. Both have the time of the exponentials alone beside them.
 
 Results are printed, and put into `benchmarks/results/scan-<device>.md`.
 
@@ -20,7 +20,7 @@ gradient of a slice is as large as the whole, so that training is quadratic in t
 What bounds `torch` on a CPU (L=200, D=256, N=32, float32): a training step makes 16 passes of products, sums and small
 matrix products over [B, D, N] numbers at 5 to 8 * 10^9 a second and core, and two of 2^x at 1.6 * 10^9: at least 3.9 ns
 a number. `reference` does the same arithmetic in more passes, each into new memory. Predicted for 128 rows and two
-threads: 1.1 s against 7 s, a factor of six. Measured: 0.53 to 0.61 s against 2.3 to 2.8 s, a factor of 3 to 6, with
+threads: 1.1 s against 7 s, a factor of six. Measured: 0.53 to 0.61 s against 1.4 to 3.1 s, a factor of 3 to 6, with
 0.29 against 3.7 GB; `sliced` takes 32 to 47 s and 9 to 10 GB.
 
 `numba` does the arithmetic of a step while its numbers are in registers. Eight numbers need ten products or multiply-

@@ -53,9 +53,11 @@ def accelerate(model, length_groups: Union[bool, str, lengths.Costs] = True):
         padding_check.check(model, plain, accelerated_class(plain))
         if model._acceleration.per_position is None:
             raise padding_check.Differs("its forward takes no item histories")
-    except padding_check.Differs as reason:
+    except BaseException as error:
         del model._acceleration
-        raise NotInvariant(f"{plain.__name__} cannot be accelerated: {reason}.") from None
+        if isinstance(error, padding_check.Differs):
+            raise NotInvariant(f"{plain.__name__} cannot be accelerated: {error}.") from None
+        raise
     model._acceleration.length_groups = length_groups
     model.__class__ = accelerated_class(plain)
     return model

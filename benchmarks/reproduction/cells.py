@@ -111,6 +111,12 @@ class Store:
     def file(self, of: Cell, partial: bool = False) -> Path:
         return self.folder / "cells" / of.dataset / f"{of.name}{'.partial' if partial else ''}.json"
 
+    def seeds(self, of: Cell) -> list[int]:
+        """The seeds of all results, ended or not, that differ from this cell in nothing else."""
+        stem = of.name[: -len(str(of.seed))]
+        files = self.file(of).parent.glob(f"{stem}*.json")
+        return sorted({int(file.name[len(stem) :].partition(".")[0]) for file in files})
+
     def read(self, of: Cell, partial: bool = False) -> Optional[Result]:
         """The result of a cell, None if there is none; with `partial`, one of a training that goes on will do.
 

@@ -5,6 +5,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from measure.report import replace
+
 from reproduction import comparisons, figures, grids, progress
 from reproduction.cells import Cell
 from reproduction.markdown import number, percent, plus_minus, table
@@ -22,7 +24,7 @@ SAME_VALUE = ("kernel", "width")  # kinds of experiments where models are compar
 COSTS = {  # of the paper's table -> ours, in the same unit
     "inference_ms": lambda row: _milliseconds_per_batch(row),
     "training_s_per_epoch": lambda row: row.training("seconds_per_epoch"),
-    "gpu_memory_GB": lambda row: row.peak_memory() / 1024 if row.one()["device"]["type"] == "cuda" else math.nan,
+    "gpu_memory_GB": lambda row: row.peak_memory() * 2**20 / 1e9 if row.one()["device"]["type"] == "cuda" else math.nan,
 }
 
 
@@ -71,7 +73,7 @@ def write(
         blocks.insert(2, f"![{title}]({file.with_suffix('.png').name})")
     text = "\n\n".join(block for block in blocks if block) + "\n"
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text, encoding="utf-8")
+    replace(file, text)
     return text
 
 
@@ -172,7 +174,7 @@ def costs(rows: list[Row]) -> str:
         lines.append(line)
     compared = (
         " The paper's are of an unnamed GPU: a difference of times is one of machines too, and memory is compared on a "
-        "GPU alone, GiB with its GB."
+        "GPU alone."
     )
     return (
         "## Cost\n\nMedians over the epochs of a run, data loading included; where other work ran beside it, the CPU "

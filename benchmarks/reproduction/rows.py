@@ -84,13 +84,16 @@ def collect(
 ) -> tuple[list[Row], list[str]]:
     """The rows, and notes on the results that are left out: run with other settings, or not as far as others.
 
+    A row has every seed of which there is a result, whether it is among `seeds` or not.
+
     A training that has not ended stands for its variant only where none of the variant's has: a mean of both would be
     neither.
     """
     rows, notes = [], []
     for variant in variants:
         row = Row(_label(variant), variant, paper=_printed(name, protocol, variant))
-        for cell in grids.cells(variant, dataset, protocol, seeds, changes):
+        (first, *_) = grids.cells(variant, dataset, protocol, seeds, changes)
+        for cell in grids.cells(variant, dataset, protocol, sorted({*seeds, *store.seeds(first)}), changes):
             try:
                 result = store.read(cell, partial=True)
             except Stale as error:

@@ -136,7 +136,7 @@ class _Processes:
         self.place, self.display, self.poll, self.tests, self.partial = place, display, poll, tests, partial
         self.again = 15 * poll  # seconds until a cell is tried again that another process is at
         self.running: dict[Cell, subprocess.Popen] = {}
-        self.busy: dict[Cell, float] = {}  # since when another process is known to be at it
+        self.busy: dict[Cell, float] = {}  # when another process was at it and other cells were left
         self.later: dict[Cell, float] = {}  # when it is tried again
         self.left: list[str] = []
 
@@ -181,9 +181,10 @@ class _Processes:
         if status == BUSY and not self.tests:
             now = time.monotonic()
             if cell not in self.busy:
-                self.busy[cell] = now
                 self.display.write(f"{_named(cell)}: {ELSEWHERE}; tried again later")
-            if self.running or self.waiting or now < self.busy[cell] + 2 * self.again:
+            if cell not in self.busy or self.running or self.waiting:  # the minute begins when all else has ended
+                self.busy[cell] = now
+            if now < self.busy[cell] + 2 * self.again:
                 self.later[cell] = now + self.again
                 return
         self.display.over(cell)

@@ -54,6 +54,17 @@ def checkpoints_load(utils) -> None:
     torch.load = load_checkpoint
 
 
+@after("recbole.trainer.trainer")
+def gradient_scaler_has_moved(trainer) -> None:
+    """`amp.GradScaler`, which RecBole makes in every epoch, is `torch.amp`'s.
+
+    Without: PyTorch 2.4 and later tell each run that `torch.cuda.amp.GradScaler` is deprecated (trainer.py:235).
+    """
+    scaler = getattr(trainer.torch.amp, "GradScaler", None)
+    if scaler is not None:  # PyTorch 2.3
+        trainer.amp = Overlay(trainer.amp, GradScaler=functools.partial(scaler, "cuda"))
+
+
 # ------------------------------------------------------------------------------------------------------------- pandas
 
 
@@ -62,7 +73,7 @@ def pandas_text_columns(dataset) -> None:
     """Text columns are read as Python objects, and missing sequences as empty ones, as RecBole expects them.
 
     Without: pandas 3 reads text as its own string type, and `df[field].fillna(value="", inplace=True)`
-    (dataset.py:501) changes a copy: a missing sequence stays NaN and has no `split`.
+    (dataset.py:501) changes a copy, of which it warns: a missing sequence stays NaN and has no `split`.
     """
     pandas = dataset.pd
     if _major(pandas) < 3:
@@ -78,6 +89,7 @@ def pandas_text_columns(dataset) -> None:
         return frame
 
     dataset.pd = Overlay(pandas, read_csv=read_csv)
+    _without_warning(dataset.Dataset, "_load_feat", "A value is being set on a copy")
 
 
 @after("recbole.data.dataset.dataset")
@@ -137,17 +149,21 @@ def pandas_read_only_columns(dataset) -> None:
     Without: pandas 3 hands out its columns read-only, and each run is told of "undefined behavior" (dataset.py:2202).
     The data frame is not used any more once its tensors are made, so that there is none.
     """
-    convert = dataset.Dataset._dataframe_to_interaction
-    if _major(dataset.pd) < 3:
-        return
+    if _major(dataset.pd) >= 3:
+        _without_warning(dataset.Dataset, "_dataframe_to_interaction", "The given NumPy array is not writable")
 
-    @functools.wraps(convert)
-    def _dataframe_to_interaction(self, data):
+
+def _without_warning(owner: type, name: str, message: str) -> None:
+    """Let a method go without the warnings that begin with `message`."""
+    method = getattr(owner, name)
+
+    @functools.wraps(method)
+    def silent(*args, **kwargs):
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-            return convert(self, data)
+            warnings.filterwarnings("ignore", message=message)
+            return method(*args, **kwargs)
 
-    dataset.Dataset._dataframe_to_interaction = _dataframe_to_interaction
+    setattr(owner, name, silent)
 
 
 def _major(package) -> int:

@@ -39,14 +39,21 @@ class ItemTables:
             positions: how many of them are about to be looked up.
             compute: makes the tables.
         """
-        known = self._weights
-        if known is None or not all(torch.equal(weight, copy) for weight, copy in zip(weights, known)):
+        if self._weights is None or not all(map(_same, weights, self._weights)):
             self.forget()
             self._weights = [weight.detach().clone() for weight in weights]
         self._positions += positions
         if self._tables is None and self._positions >= items:
             self._tables = compute()
         return self._tables
+
+    def __reduce__(self):
+        """Copies of a model, and files of it, begin without tables."""
+        return type(self), ()
+
+
+def _same(weight: Tensor, copy: Tensor) -> bool:
+    return weight.dtype == copy.dtype and torch.equal(weight, copy)  # which finds 0.5 equal in any two types
 
 
 def tap_table(items: Tensor, taps: Tensor, biases: Tensor) -> Tensor:

@@ -106,7 +106,8 @@ def test_a_cell_that_another_process_stays_at_is_given_up(place, monkeypatch):
 
 
 def test_no_cell_is_given_up_while_others_run(place, monkeypatch):
-    started = fake_processes(place, monkeypatch, 0, *6 * [scheduling.BUSY], 0)
+    """Nor at the first try after the last of the others has ended."""
+    started = fake_processes(place, monkeypatch, 0, *7 * [scheduling.BUSY], 0)
     start, deadline = scheduling._start, time.monotonic() + 10
 
     def start_and_run_the_first_for_long(one, *rest):

@@ -183,6 +183,18 @@ def test_pandas_read_only_columns(monkeypatch, recwarn):
         torch.set_warn_always(before)
 
 
+def test_an_item_file_is_read_without_a_warning(workplace, ragged_data, recwarn):
+    build_ragged(workplace)
+    assert not [warning for warning in recwarn if "copy" in str(warning.message)]
+
+
+def test_an_epoch_begins_without_a_warning(recwarn):
+    from recbole.trainer import trainer
+
+    assert not trainer.amp.GradScaler(enabled=False).is_enabled() and not recwarn.list
+    assert trainer.amp.autocast is torch.cuda.amp.autocast
+
+
 def test_pandas_of_others_is_left_alone():
     series = pd.Series([[1, 2], [3]])
     expected = (getattr(pd.Series.agg, "__wrapped__", pd.Series.agg))(series, len)

@@ -42,6 +42,11 @@ def test_does_nothing_when_off(p, training):
     assert torch.equal(Dropout(p).train(training)(x), x)
 
 
+@pytest.mark.parametrize("p", [1.0, 1 - 1e-10])
+def test_drops_everything(p):
+    assert not Dropout(p)(torch.ones(FEWEST)).any()
+
+
 def test_small_tensors_and_traced_ones_are_left_to_pytorch(monkeypatch):
     monkeypatch.setattr(Dropout, "_kept", None)
     dropout = Dropout(0.5)

@@ -1,5 +1,8 @@
 """What is special to GLINT-RU; the published code is in test_golden.py, what all models must do in test_contract.py."""
 
+import copy
+import pickle
+
 import pytest
 import reference_glintru
 import torch
@@ -251,6 +254,13 @@ def test_item_tables_are_never_stale(change):
     torch.testing.assert_close(after, model(*histories).detach(), rtol=0, atol=2e-6)
 
 
+def test_item_tables_follow_a_cast():
+    model, histories = shaken(make_model("GLINTRU")).eval(), make_histories(LENGTHS)
+    for dtype in (torch.float32, torch.float64, torch.float32):
+        with torch.no_grad():
+            assert model.to(dtype)(*histories).dtype == dtype and tables_of(model)
+
+
 def test_item_tables_wait_until_they_pay():
     """As many positions as there are items, 100, under the same weights."""
     model, histories = make_model("GLINTRU", n_items=100).eval(), make_histories(LENGTHS)
@@ -287,4 +297,5 @@ def test_item_tables_are_no_part_of_the_model():
     names = list(model.state_dict())
     with torch.no_grad():
         model(*histories)
-    assert list(model.state_dict()) == names
+    assert list(model.state_dict()) == names and tables_of(model)
+    assert tables_of(copy.deepcopy(model)) is tables_of(pickle.loads(pickle.dumps(model))) is None
