@@ -90,3 +90,30 @@ PUBLISHED = {
 
 # The `loss_type` that is the authors' own objective, `loss_official`, where that is neither CE nor BPR.
 OFFICIAL_LOSS = {"LRURec": "CE_all", "FMLPRec": "BCE", "RecMamba": "BCE"}
+
+# Gradients that are zero in exact arithmetic, by the published name: what these biases add, a LayerNorm takes away.
+ZERO_GRADIENTS = {"MLP4Rec": ("sequenceMixer.fn.3.bias", "featureMixer.fn.3.bias")}
+
+# How many arrays of a name, or of a group of names, the files of tests/golden have between them.
+RECORDED = {
+    "seq_output": 23,
+    "full_sort_scores": 23,
+    "predict_scores": 16,
+    "loss_ce": 23,
+    "loss_bpr": 16,
+    "loss_official": 5,
+    "gradnorm/": 723,
+    "gradnorm_official/": 93,
+    "f64/seq_output": 14,
+    "f64/full_sort_scores": 14,
+    "f64/loss_ce": 12,
+    "clean/seq_output": 14,
+    "clean/full_sort_scores": 11,
+    "clean/loss_ce": 11,
+    "clean/gradnorm/": 418,
+    "f64/clean/seq_output": 8,
+    "ablation/": 24,
+    "ablation_clean/": 16,
+    "pad_plus10/seq_output": 1,
+    "initstat/": 610,
+}

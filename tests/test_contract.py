@@ -3,13 +3,16 @@
 import ast
 import copy
 import math
+from collections import Counter
 
 import pytest
 import torch
+import torch.nn.functional as F
 import yaml
 from fakes import ItemTable, all_dropouts_off, make_batch, make_histories, model_settings
 
 from recbole_glintru import plugin
+from recbole_glintru.layers import dropout
 from recbole_glintru.models.base import NextItemRecommender
 
 MODELS = [name for name, entry in plugin.announced_models().items() if entry.value.startswith("recbole_glintru.")]
@@ -21,6 +24,26 @@ FEATURES = {
 }
 FEATURES["kind"][0] = 0
 SELECTED = {"SMLP4Rec": ["kind", "tags"], "MLP4Rec": ["kind", "tags"]}
+# How many dropouts of each setting the authors' models have: outside of the layers, in each layer.
+DROPOUTS = {
+    "FMLPRec": {"hidden_dropout_prob": (1, 2)},  # behind the input; filter, network
+    "GLINTRU": {
+        "embedding_dropout_prob": (1, 0),
+        "hidden_dropout_prob": (0, 1),
+        "gate_dropout_prob": (0, 1),
+        "mix_dropout_prob": (0, 1),
+        "mlp_dropout_prob": (0, 1),
+    },
+    "LRURec": {"hidden_dropout_prob": (1, 2), "attn_dropout_prob": (0, 1)},  # input; inside and behind the network
+    "LinRec": {"hidden_dropout_prob": (1, 2)},  # input; attention, network
+    "MLP4Rec": {"hidden_dropout_prob": (0, 6)},  # inside and behind each of three MLPs
+    "Mamba4Rec": {"hidden_dropout_prob": (1, 3)},  # input; mixer, inside and behind the network
+    "RecMamba": {"hidden_dropout_prob": (1, 0)},
+    "SIGMA": {"hidden_dropout_prob": (1, 3), "gate_dropout_prob": (0, 2)},  # as Mamba4Rec; the gate of each direction
+    "SMLP4Rec": {"hidden_dropout_prob": (0, 6)},  # inside and behind each of three MLPs
+    "SSEPT": {"hidden_dropout_prob": (1, 2), "attn_dropout_prob": (0, 1)},  # input; inside and behind the network
+}
+PADDING_STARTS_AT_ZERO = ("GLINTRU", "SSEPT")
 
 
 def build(name, seed=0, **changes):
@@ -46,6 +69,16 @@ def losses(name):
 
 def each_loss():
     return [pytest.param(name, loss, id=f"{name}-{loss}") for name in MODELS for loss in losses(name)]
+
+
+def without_chance(name):
+    """The settings under which two passes in training are the same."""
+    return {**all_dropouts_off(model_settings(name)), "sse_item_prob": 0.0, "sse_user_prob": 0.0}
+
+
+def each_dropout():
+    cases = [(name, key) for name in MODELS for key in all_dropouts_off(model_settings(name))]
+    return [pytest.param(*case, id="-".join(case)) for case in cases]
 
 
 def test_there_are_models():
@@ -110,6 +143,70 @@ def test_every_parameter_is_trained(name):
     model.calculate_loss(batch()).backward()
     unreached = [n for n, p in model.named_parameters() if p.grad is None or p.grad.abs().sum() == 0]
     assert not unreached
+
+
+@pytest.mark.parametrize("name, key", each_dropout())
+def test_each_dropout_acts_in_training_alone(name, key):
+    off, rows = without_chance(name), batch()
+
+    def same_twice(training, **changes):
+        model = build(name, **{**off, **changes}).train(training)
+        return torch.equal(*(model(*model.history(rows)) for _ in range(2)))
+
+    assert not same_twice(True, **{key: 0.5})
+    assert same_twice(False, **{key: 0.5}) and same_twice(True)
+
+
+@pytest.fixture
+def dropped(monkeypatch):
+    """The probabilities that dropout is called with, one after the other; `only` is the place of the one that acts."""
+
+    class Dropped(list):
+        only = None
+
+        def chance(self, probability):
+            self.append(probability)
+            return probability if self.only == len(self) - 1 else 0.0
+
+    def dropout_called(x, p=0.5, training=True, inplace=False):
+        return drop(x, calls.chance(p if training else 0.0))
+
+    def attention_called(*args, dropout_p=0.0, **options):
+        return attend(*args, dropout_p=calls.chance(dropout_p), **options)
+
+    calls, drop, attend = Dropped(), F.dropout, F.scaled_dot_product_attention
+    monkeypatch.setattr(F, "dropout", dropout_called)
+    monkeypatch.setattr(F, "scaled_dot_product_attention", attention_called)
+    monkeypatch.setattr(dropout, "FEWEST", math.inf)  # elements from which it does without `F.dropout`
+    return calls
+
+
+def test_dropouts_are_where_the_authors_have_them(name, dropped):
+    """As many of each setting, each of them reaching the state, none in evaluation."""
+    assert DROPOUTS[name].keys() == all_dropouts_off(model_settings(name)).keys()
+    layers = 2
+    keys = {0.5 + place / 100: key for place, key in enumerate(DROPOUTS[name])}
+    chances = {key: probability for probability, key in keys.items()}
+    model, rows = build(name, **{**without_chance(name), **chances, "n_layers": layers}), batch()
+
+    def state(only=None):
+        dropped.clear()
+        dropped.only = only
+        return model.encode(*model.history(rows))
+
+    expected = state()
+    places = [place for place, probability in enumerate(dropped) if probability]
+    counts = Counter(keys[dropped[place]] for place in places)
+    assert counts == {key: outside + layers * inside for key, (outside, inside) in DROPOUTS[name].items()}
+    assert [place for place in places if torch.equal(state(only=place), expected)] == []
+    model.eval()
+    state()
+    assert not any(dropped)
+
+
+def test_padding_row_at_the_start(name):
+    """The authors' code draws it like all others, but for SSE-PT's; GLINT-RU's is zero by default."""
+    assert (not build(name).item_embedding.weight[0].any()) == (name in PADDING_STARTS_AT_ZERO)
 
 
 def test_save_and_load(name, tmp_path):

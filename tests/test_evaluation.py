@@ -116,6 +116,14 @@ def test_the_positive_is_drawn_again(made):
     assert min(counts) < 30
 
 
+def test_the_positive_is_drawn_again_until_it_is_gone(made):
+    draw = evaluation._Negatives(made()[1]._sampler, 4)
+    drawn = iter([[5, 7, 5, 5], [5, 8, 5], [5, 9], [5], [6]])
+    draw._draw = lambda count: np.array(next(drawn))
+    assert draw(5).tolist() == [6, 7, 8, 9]
+    assert next(drawn, None) is None
+
+
 # ------------------------------------------------------------------------------------------------------- the metrics
 
 
@@ -176,6 +184,15 @@ def test_each_history_is_encoded_once(made):
     trainer.model.encode = lambda *history: rows.append(len(history[0])) or encode(*history)
     trainer.evaluate(data, load_best_model=False)
     assert sum(rows) == len(data.uid_list) and max(rows) == trainer.test_batch_size
+
+
+@pytest.mark.parametrize("name, method", [("GLINTRU", "score_items"), ("SASRec", "predict")])
+def test_no_more_rows_are_scored_at_once_than_by_recbole(made, monkeypatch, name, method):
+    trainer, data = made(name, accelerate=True, train_neg_sample_args=None)
+    rows, score = [], getattr(trainer.model, method)
+    monkeypatch.setattr(trainer.model, method, lambda *inputs: rows.append(len(inputs[-1])) or score(*inputs))
+    trainer.evaluate(data, load_best_model=False)
+    assert sum(rows) == 31 * len(data.uid_list) and max(rows) == 31 * data.step < trainer.test_batch_size
 
 
 def test_batches_stay_small_where_the_catalogue_is_large(made, monkeypatch):
