@@ -13,6 +13,7 @@ from recbole_glintru import settings
 from recbole_glintru.ops import histories, host_lengths, lengths
 from recbole_glintru.ops.counting import CountMultiplyAdds
 from recbole_glintru.ops.cross_entropy import catalogue_cross_entropy
+from recbole_glintru.ops.precision import at_least_float32
 
 
 class NextItemRecommender(SequentialRecommender):
@@ -109,20 +110,23 @@ class NextItemRecommender(SequentialRecommender):
     def calculate_loss(self, interaction) -> Tensor:
         """The training loss of a batch, a scalar.
 
-        CE is the softmax cross-entropy over all V columns, the padding column included; BPR compares the target with
-        one sampled negative. Both are RecBole's, so that figures compare with its own models.
+        CE is the softmax cross-entropy over all V columns, the padding column included; the others compare the target
+        with one sampled negative. CE and BPR are RecBole's, so that figures compare with its own models.
         """
         state = self(*self.history(interaction))
-        target = interaction[self.POS_ITEM_ID]
         if self.loss_type == "CE":
-            return catalogue_cross_entropy(state, *self.catalogue(), target)
-        margin = self.score_items(state, target) - self.score_items(state, interaction[self.NEG_ITEM_ID])
-        return self.pairwise_loss(margin)
+            return catalogue_cross_entropy(state, *self.catalogue(), interaction[self.POS_ITEM_ID])
+        fields = (self.POS_ITEM_ID, self.NEG_ITEM_ID)
+        return self.pairwise_loss(*(at_least_float32(self.score_items(state, interaction[field])) for field in fields))
 
-    @staticmethod
-    def pairwise_loss(margin: Tensor) -> Tensor:
-        """BPR: mean of -log(1e-10 + sigmoid(target's score - negative's score)); margin `[B]` -> scalar."""
-        return -torch.log(1e-10 + torch.sigmoid(margin)).mean()
+    def pairwise_loss(self, target: Tensor, negative: Tensor) -> Tensor:
+        """What the scores of targets and of negatives, `[B]` each, come to, a scalar.
+
+        BPR is the mean of -log(1e-10 + sigmoid(target - negative)), BCE of the two binary cross-entropies' sum.
+        """
+        if self.loss_type == "BCE":
+            return (F.softplus(-target) + F.softplus(negative)).mean()
+        return -torch.log(1e-10 + torch.sigmoid(target - negative)).mean()
 
     def predict(self, interaction) -> Tensor:
         """Scores of the pairs (history, item) of a batch: `[B]`.

@@ -12,7 +12,6 @@ from recbole_glintru.layers.feed_forward import ACTIVATIONS, FeedForward
 from recbole_glintru.layers.spectral_filter import SpectralFilter
 from recbole_glintru.models.base import NextItemRecommender
 from recbole_glintru.ops.alignment import align_right, widen
-from recbole_glintru.ops.precision import at_least_float32
 
 BCE_FLOOR = 1e-24  # inside the logarithms, as published
 
@@ -134,14 +133,9 @@ class FMLPRec(NextItemRecommender):
             x = block(x, mask)
         return top.at_end(x, mask)
 
-    def calculate_loss(self, interaction) -> Tensor:
-        """The training loss of a batch, a scalar.
-
-        BCE is the published objective: binary cross-entropy of the target plus that of one sampled negative.
-        """
+    def pairwise_loss(self, target: Tensor, negative: Tensor) -> Tensor:
+        """As in the base; BCE is the published one, with a floor below its logarithms."""
         if self.loss_type != "BCE":
-            return super().calculate_loss(interaction)
-        state = at_least_float32(self(*self.history(interaction)))
-        target = torch.sigmoid(self.score_items(state, interaction[self.POS_ITEM_ID]))
-        negative = torch.sigmoid(self.score_items(state, interaction[self.NEG_ITEM_ID]))
-        return -(torch.log(target + BCE_FLOOR) + torch.log(1 - negative + BCE_FLOOR)).mean()
+            return super().pairwise_loss(target, negative)
+        gain = torch.log(torch.sigmoid(target) + BCE_FLOOR) + torch.log(1 - torch.sigmoid(negative) + BCE_FLOOR)
+        return -gain.mean()

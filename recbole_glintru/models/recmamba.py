@@ -86,15 +86,6 @@ class RecMamba(NextItemRecommender):
         x = self.item_embedding(item_seq) * self.hidden_size**0.5 + self.position_embedding(positions)
         return self.dropout(x), item_seq_len
 
-    def calculate_loss(self, interaction) -> Tensor:
-        """The training loss of a batch, a scalar; BCE is binary cross-entropy of the target and of one negative."""
-        if self.loss_type != "BCE":
-            return super().calculate_loss(interaction)
-        state = self(*self.history(interaction))
-        target = at_least_float32(self.score_items(state, interaction[self.POS_ITEM_ID]))
-        negative = at_least_float32(self.score_items(state, interaction[self.NEG_ITEM_ID]))
-        return (F.softplus(-target) + F.softplus(negative)).mean()
-
     def all_positions_loss(self, states: Tensor, targets: Tensor, negatives: Tensor) -> Tensor:
         """The authors' own objective: binary cross-entropy at every position that has a target.
 

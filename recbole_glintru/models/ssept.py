@@ -196,16 +196,3 @@ class SSEPT(NextItemRecommender):
         """The item table with a column of ones, which the user's part of the score is multiplied with: `[V, d + 1]`."""
         items = self.item_embedding.weight
         return torch.cat([items, items.new_ones(len(items), 1)], dim=1), None
-
-    def calculate_loss(self, interaction) -> Tensor:
-        """The training loss of a batch, a scalar.
-
-        BCE is the published objective at the last position: binary cross-entropy of the target plus that of one
-        sampled negative.
-        """
-        if self.loss_type != "BCE":
-            return super().calculate_loss(interaction)
-        state = self(*self.history(interaction))
-        target = self.score_items(state, interaction[self.POS_ITEM_ID])
-        negative = self.score_items(state, interaction[self.NEG_ITEM_ID])
-        return (F.softplus(-target) + F.softplus(negative)).mean()

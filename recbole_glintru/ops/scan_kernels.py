@@ -25,17 +25,11 @@ def scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus, lengths, last_only
     return triton_scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus, lengths, last_only)
 
 
-def are_usable(
-    device: torch.device,
-    channels: int = 128,
-    states: int = 32,
-    dtype: torch.dtype = torch.float32,
-    last_only: bool = False,
-) -> bool:
+def are_usable(device: torch.device, channels: int, states: int, dtype: torch.dtype, last_only: bool) -> bool:
     """Whether the kernels run on `device` and agree with the reference there; a warning says so if they do not.
 
     Args:
-        channels, states: D and N, unless told those of Mamba4Rec.
+        channels, states: D and N.
         dtype: of the inputs that have a time.
         last_only: whether only the output at the last step is wanted.
     """
