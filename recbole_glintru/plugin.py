@@ -188,7 +188,7 @@ def read_losses(configurator) -> None:
         settings = self.final_config_dict
         if losses is not None:
             loss = settings.get("loss_type")
-            if loss not in losses:
+            if loss not in list(losses):  # it may be a list
                 allowed = " or ".join(map(repr, losses))
                 raise ValueError(f"loss_type={loss!r}: {self.model} can be trained with {allowed}.")
             pointwise = losses[loss] == configurator.InputType.POINTWISE
@@ -258,6 +258,20 @@ def flops_are_the_models_own(utils) -> None:
         return model.multiply_adds(transform(dataset, one_history))
 
     rebind(count, get_flops)
+
+
+@after("recbole.data.utils")
+def parts_are_checked(utils) -> None:
+    """A data set is checked once it is split, where the settings say `check_data: True`, as the command line has it."""
+    make = utils.create_samplers
+
+    @functools.wraps(make)
+    def create_samplers(config, dataset, built_datasets):
+        if config["check_data"]:
+            importlib.import_module("recbole_glintru.launch.data_checks").on_request(config, dataset, built_datasets)
+        return make(config, dataset, built_datasets)
+
+    utils.create_samplers = create_samplers
 
 
 @after("recbole.trainer.trainer")

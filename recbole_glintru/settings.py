@@ -5,6 +5,7 @@
 
 import traceback
 from collections.abc import Iterable
+from math import inf
 from typing import TYPE_CHECKING, Any, Optional, Union
 
 if TYPE_CHECKING:  # the command line reads settings before it needs PyTorch
@@ -28,10 +29,10 @@ def odd(config, key: str) -> int:
 
 
 def number(config, key: str, least: float = 0.0) -> float:
-    """A number of at least `least`."""
+    """A finite number of at least `least`."""
     value = config[key]
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= least:
-        raise _wrong(key, value, f"a number of at least {least}")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value < inf:
+        raise _wrong(key, value, f"a number of at least {least}, and finite")
     return float(value)
 
 
@@ -80,7 +81,7 @@ def length_groups(config) -> "Union[bool, str, Costs]":
         return True if value is None else value
     numbers = list(value) if isinstance(value, (list, tuple)) else []
     if len(numbers) != 2 or not all(
-        isinstance(number, (int, float)) and not isinstance(number, bool) and 0 <= number for number in numbers
+        isinstance(number, (int, float)) and not isinstance(number, bool) and 0 <= number < inf for number in numbers
     ):
         raise _wrong("length_groups", value, "True, False, measured, or two costs [group, step] of at least 0")
     from recbole_glintru.ops.lengths import Costs

@@ -1,5 +1,6 @@
 """RecBole's configuration of the models: what is read, above what, and by which names."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -77,8 +78,9 @@ def test_the_loss_decides_what_a_batch_holds(workplace):
     settings = config(workplace, settings={"loss_type": "BPR"})
     assert settings["MODEL_INPUT_TYPE"] == InputType.PAIRWISE
     assert settings["train_neg_sample_args"]["distribution"] == "uniform"
-    with pytest.raises(ValueError, match="loss_type='TOP1'.*'CE' or 'BPR'"):
-        config(workplace, settings={"loss_type": "TOP1"})
+    for wrong in ("TOP1", ["CE"]):
+        with pytest.raises(ValueError, match=f"{re.escape(f'loss_type={wrong!r}')}.*'CE' or 'BPR'"):
+            config(workplace, settings={"loss_type": wrong})
 
 
 # ------------------------------------------------------------------------------------------------ the authors' names

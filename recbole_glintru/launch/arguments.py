@@ -42,6 +42,7 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, usage: str):
         super().__init__(usage=usage, add_help=False, allow_abbrev=False)
+        self.register("action", None, _Once)
         self.add_argument("--help", "-h", action="store_true")
         self.add_argument("--model", "-m")
         self.add_argument("--dataset", "-d")
@@ -50,6 +51,20 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message):
         raise UserError(f"{message}\nusage: {self.usage}")
+
+
+class _Once(argparse.Action):
+    """Keeps the value of an option, as argparse does, which is neither empty nor given twice with different values."""
+
+    _given = None
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        if values == "":
+            raise UserError(f"{option_string} has no value.")
+        if self._given not in (None, values):
+            raise UserError(f"{option_string} is given twice: {self._given} and {values}.")
+        self._given = values
+        setattr(namespace, self.dest, values)
 
 
 def _file_names(value: str) -> list[str]:

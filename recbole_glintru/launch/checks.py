@@ -1,9 +1,21 @@
 """What is wrong with the settings of a run and would end it, or its first epoch, in an error about something else."""
 
+import contextlib
+import re
+from collections.abc import Iterator
+
 from recbole_glintru.settings import integer, number, switch
 
-SWITCHES = ("accelerate", "compact_evaluation", "data_on_device")  # of the package, for every model
-SIZES = {"MAX_ITEM_LIST_LENGTH": 1, "train_batch_size": 1, "eval_batch_size": 1, "epochs": 0, "seed": 0}  # the least
+SWITCHES = ("accelerate", "check_data", "compact_evaluation", "data_on_device")  # of the package, for every model
+SIZES = {  # the least and the most; eval_step is -1 or 0 for no validation, and NumPy takes 32 bits of a seed
+    **dict.fromkeys(("MAX_ITEM_LIST_LENGTH", "train_batch_size", "eval_batch_size"), (1, None)),
+    **dict.fromkeys(("epochs", "stopping_step", "worker", "metric_decimal_place", "loss_decimal_place"), (0, None)),
+    "eval_step": (-1, None),
+    "seed": (0, 2**32 - 1),
+}
+NUMBERS = ("learning_rate", "weight_decay")
+LEARNERS = ("adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam")  # RecBole takes Adam for any other name
+MODES = r"full|labeled|(uni|pop)[1-9][0-9]*"
 EXAMPLE = "{'split': {'LS': 'valid_and_test'}, 'order': 'TO', 'group_by': 'user', 'mode': 'full'}"
 
 
@@ -18,9 +30,12 @@ def check(config) -> None:
     for key in SWITCHES:
         if config[key] is not None:
             switch(config, key)
-    for key, least in SIZES.items():
-        integer(config, key, least)
-    number(config, "learning_rate")
+    for key, (least, most) in SIZES.items():
+        integer(config, key, least, most)
+    for key in NUMBERS:
+        number(config, key)
+    if str(config["learner"]).lower() not in LEARNERS:
+        raise ValueError(f"learner={config['learner']!r}: must be one of {', '.join(LEARNERS)}.")
     if config["MODEL_INPUT_TYPE"] is None:  # RecBole knows what a loss needs of these two alone
         raise ValueError(f"loss_type={config['loss_type']!r}: must be CE or BPR.")
     order = config["eval_args"]["order"]
@@ -34,7 +49,7 @@ def check(config) -> None:
         raise ValueError(
             "train_neg_sample_args=None: must sample negatives, for the loss compares the target with one."
         )
-    if _validates(config):
+    if validates(config):
         metrics = _metrics(config)
         if str(config["valid_metric"]).lower() not in metrics:
             raise ValueError(
@@ -43,7 +58,64 @@ def check(config) -> None:
             )
 
 
-def _validates(config) -> bool:
+@contextlib.contextmanager
+def evaluation_checked_first(config_class: type) -> Iterator[None]:
+    """Inside the block RecBole's `Config` runs `check_evaluation` on the merged settings before its own checks.
+
+    Without: what has a wrong type ends inside of RecBole, in a TypeError or an AttributeError.
+    """
+    recboles = config_class._set_default_parameters
+
+    def _set_default_parameters(self):
+        check_evaluation(self)
+        recboles(self)
+
+    config_class._set_default_parameters = _set_default_parameters
+    try:
+        yield
+    finally:
+        config_class._set_default_parameters = recboles
+
+
+def check_evaluation(config) -> None:
+    """See that the metrics, their k and the candidates are written as RecBole needs them.
+
+    Raises:
+        ValueError: they are not; the message names the key.
+    """
+    from recbole.evaluator import metric_types
+    from recbole.utils import EvaluatorType
+
+    metrics, topk, valid_metric, args = (config[key] for key in ("metrics", "topk", "valid_metric", "eval_args"))
+    names = [metrics] if isinstance(metrics, str) else metrics
+    if not isinstance(names, (list, tuple)) or not names or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"metrics={metrics!r}: must be the name of a metric, or a list of names.")
+    for name in names:
+        if name.lower() not in metric_types:
+            known = ", ".join(metric_types)
+            raise ValueError(f"metrics={metrics!r}: there is no metric named {name!r}; RecBole has {known}.")
+    ranking = [name for name in names if metric_types[name.lower()] == EvaluatorType.RANKING]
+    if ranking and len(ranking) < len(names):
+        raise ValueError(f"metrics={metrics!r}: those of rankings ({', '.join(ranking)}) go with no others.")
+    numbers = topk if isinstance(topk, list) and topk else [topk]
+    if not all(type(k) is int and k > 0 for k in numbers):
+        raise ValueError(f"topk={topk!r}: must be a whole number from 1, or a list of them.")
+    if not isinstance(valid_metric, str):
+        raise ValueError(f"valid_metric={valid_metric!r}: must be the name of a result, like MRR@10.")
+    if not isinstance(args, dict):
+        raise ValueError(f"eval_args={args!r}: must be a dictionary like {EXAMPLE}.")
+    group_by, mode = args.get("group_by", "user"), args.get("mode", "full")
+    if group_by != "user" and str(group_by).lower() != "none":
+        raise ValueError(f"eval_args: group_by={group_by!r}: must be user or none.")
+    for each in mode.values() if isinstance(mode, dict) else [mode]:
+        if not re.fullmatch(MODES, str(each)):
+            raise ValueError(f"eval_args: mode={each!r}: must be full, labeled, uniN or popN, N being at least 1.")
+        if each == "labeled" and ranking:
+            raise ValueError(f"eval_args: mode='labeled': ranks no items, and metrics={metrics!r} need that.")
+
+
+def validates(config) -> bool:
+    """Whether a run is to be validated: the split has a part for it, and an epoch of training comes before it."""
     split = config["eval_args"]["split"] or {}
     ratios = split.get("RS") or []
     has_part = split.get("LS") != "test_only" and not (len(ratios) > 1 and ratios[1] == 0)
@@ -52,10 +124,14 @@ def _validates(config) -> bool:
 
 def _metrics(config) -> list[str]:
     """The names of the results of an evaluation, as RecBole has them in its dictionaries."""
-    from recbole.evaluator.register import metric_information
-
     names = []
     for metric in map(str.lower, config["metrics"]):
-        at_k = not {"rec.items", "rec.topk"}.isdisjoint(metric_information[metric])
-        names += [f"{metric}@{k}" for k in config["topk"]] if at_k else [metric]
+        names += [f"{metric}@{k}" for k in config["topk"]] if at_k(metric) else [metric]
     return names
+
+
+def at_k(metric: str) -> bool:
+    """Whether a metric is one of the first k."""
+    from recbole.evaluator.register import metric_information
+
+    return not {"rec.items", "rec.topk"}.isdisjoint(metric_information[metric.lower()])

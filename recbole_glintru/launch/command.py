@@ -18,6 +18,7 @@ from recbole_glintru.launch.configuration import (
     choose,
     command_line,
     merged_settings,
+    settings_of_files,
     tell_of_misspelt,
 )
 from recbole_glintru.launch.data import find_data
@@ -73,7 +74,7 @@ def run(options: argparse.Namespace, settings: dict[str, str]) -> Optional[dict[
     with protocol.as_config_files(applied, model) as protocol_files, command_line(arguments):
         files = protocol_files + options.config_files
         config = merged_settings(model, dataset, files)
-        tell_of_misspelt(config, settings)
+        tell_of_misspelt(config, {**settings_of_files(options), **settings})
         with user_errors(ValueError):
             port = process_options.port(options, config)
         find_data(config)
@@ -84,6 +85,7 @@ def run(options: argparse.Namespace, settings: dict[str, str]) -> Optional[dict[
                 model,
                 dataset,
                 config_file_list=files,
+                config_dict={"check_data": config["check_data"] is not False},
                 nproc=options.nproc,
                 world_size=options.world_size,
                 ip=options.ip,

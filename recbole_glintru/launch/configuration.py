@@ -3,8 +3,9 @@
 import argparse
 import contextlib
 import difflib
+import inspect
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Optional
 
@@ -15,6 +16,11 @@ from recbole_glintru.launch import checks, protocol
 from recbole_glintru.launch.errors import UserError, user_errors
 
 MODEL, DATASET = "GLINTRU", "ml-100k"  # unless the user names others
+NOT_LISTED = {  # what the package and RecBole read beside their files of settings
+    *("length_groups", "process_timeout", "model", "dataset", "encoding", "tail_ratio"),
+    *("mask_ratio", "ft_ratio", "eta", "beta"),  # of `transform`
+    *("neg_sampling", "training_neg_sample_num"),  # RecBole has a word for them itself
+}
 
 
 def choose(options: argparse.Namespace) -> tuple[str, str, Optional[str]]:
@@ -23,7 +29,7 @@ def choose(options: argparse.Namespace) -> tuple[str, str, Optional[str]]:
     Raises:
         UserError: there is no such model or protocol, or a file of `--config_files` cannot be read.
     """
-    from_files = {key: value for file in options.config_files for key, value in read_settings_file(file).items()}
+    from_files = settings_of_files(options)
     model = str(options.model or from_files.get("model") or MODEL)
     dataset = str(options.dataset or from_files.get("dataset") or DATASET)
     with user_errors(ValueError):
@@ -34,6 +40,15 @@ def choose(options: argparse.Namespace) -> tuple[str, str, Optional[str]]:
     else:
         print(f"Protocol: {protocol.files()[applied]} (--protocol=none leaves it out)", file=sys.stderr)
     return model, dataset, applied
+
+
+def settings_of_files(options: argparse.Namespace) -> dict[str, Any]:
+    """The settings of the user's `--config_files`, each above the one before.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
+    return {key: value for file in options.config_files for key, value in read_settings_file(file).items()}
 
 
 def read_settings_file(file: str) -> dict[str, Any]:
@@ -74,20 +89,25 @@ def merged_settings(model: str, dataset: str, files: list[str], above: Optional[
     """
     from recbole.config import Config
 
-    with user_errors(ValueError, NotImplementedError):  # what RecBole raises of a wrong setting
+    # what RecBole raises of a wrong setting
+    with user_errors(ValueError, NotImplementedError), checks.evaluation_checked_first(Config):
         config = Config(model=model, dataset=dataset, config_file_list=files, config_dict=above)
         checks.check(config)
     return config
 
 
-def tell_of_misspelt(config, given: Iterable[str]) -> None:
+def tell_of_misspelt(config, given: Mapping[str, Any]) -> None:
     """Say on stderr which of the given settings nobody reads, and what they are probably meant to be.
 
-    RecBole takes every name without a word. One that is like no other may be a model's of the user's own.
+    RecBole takes every name without a word. What is like no other name may be read by a model of another package.
     """
-    read = {*checks.SWITCHES, "length_groups", "process_timeout"}
+    model, file = config.model_class, Path(inspect.getfile(config.model_class))
+    read = {*checks.SWITCHES, *NOT_LISTED, *getattr(model, "published_settings", {})}
     read.update(config.internal_config_dict, *config.parameters.values())
-    read.update(getattr(config.model_class, "published_settings", {}))
-    for name in sorted({*given} - read):
-        for near in difflib.get_close_matches(name, read, n=1, cutoff=0.8):
-            print(f"--{name}: neither RecBole nor {config['model']} reads it. Is {near} meant?", file=sys.stderr)
+    known = model.__module__.partition(".")[0] in ("recbole", "recbole_glintru")
+    source = file.read_text(encoding="utf-8")  # RecBole's files leave out some of what its models read, FEARec's tau
+    for name, value in sorted((str(name), value) for name, value in given.items() if name not in read):
+        near = difflib.get_close_matches(name, read, n=1, cutoff=0.8)
+        if near or (known and f'"{name}"' not in source):
+            hint = f" Is {near[0]} meant?" if near else ""
+            print(f"{name}={value}: neither RecBole nor {config['model']} reads it.{hint}", file=sys.stderr)

@@ -13,22 +13,29 @@ from recbole_glintru.launch.errors import UserError
 
 
 def find_data(config) -> None:
-    """See that the interactions are where RecBole will look, and download them where it knows an address.
+    """See that the interactions are where RecBole will look, or download them, and that they have the columns it needs.
 
     RecBole would download by itself; but then a single process ends in `Default process group has not been
     initialized` (its issues 1989, 2050), and a broken connection leaves a folder behind that passes for data.
 
     Raises:
-        UserError: the data is not there and cannot be had. The message says where it was looked for.
+        UserError: the data is not there and cannot be had, which says where it was looked for; or it lacks a column.
     """
-    from recbole.utils import ModelType
-
     name, folder, parts = config["dataset"], Path(config["data_path"]), config["benchmark_filename"]
     files = [folder / f"{name}.inter"] if parts is None else [folder / f"{name}.{part}.inter" for part in parts]
     saved = config["dataset_save_path"]  # RecBole's, already filtered
-    is_saved = Path(saved).exists() if saved else any(Path(config["checkpoint_dir"]).glob(f"{name}-*Dataset.pth"))
-    if is_saved or all(file.is_file() for file in files):
+    by_default = Path(config["checkpoint_dir"]).glob("*-*Dataset.pth")
+    if Path(saved).exists() if saved else any(file.stem.rpartition("-")[0] == name for file in by_default):
         return
+    if not all(file.is_file() for file in files):
+        _have_downloaded(config, name, folder, files)
+    for file in filter(Path.is_file, files):
+        _check_columns(config, file)
+
+
+def _have_downloaded(config, name: str, folder: Path, files: list[Path]) -> None:
+    from recbole.utils import ModelType
+
     looked_for = f"no data for '{name}': looked for {', '.join(str(file.resolve()) for file in files)}"
     remedy = f"Put the data there, or name the folder that holds {name}/ with --data_path=DIR."
     if folder.exists():
@@ -47,6 +54,26 @@ def find_data(config) -> None:
     ) as error:  # RuntimeError: RecBole's, of a broken connection
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
         raise UserError(f"{looked_for}; the download of {addresses[name]} failed: {reason}. {remedy}") from None
+
+
+def _check_columns(config, file: Path) -> None:
+    """See that the file of interactions has the columns of users, items and, where RecBole sorts by it, the time."""
+    with open(file, encoding=config["encoding"], errors="replace") as lines:
+        header = lines.readline().rstrip("\n").split(config["field_separator"])
+    columns = [column.partition(":")[0] for column in header]
+    loaded, left_out = (config[key] or {} for key in ("load_col", "unload_col"))
+    loaded = (loaded.get("inter") or ()) if loaded else "*"
+    args, is_split = config["eval_args"], config["benchmark_filename"] is not None
+    by_time = not is_split and (args["order"] == "TO" or "TS" in (args["split"] or ()))
+    for key in ("USER_ID_FIELD", "ITEM_ID_FIELD", *(["TIME_FIELD"] if by_time else [])):
+        name = config[key]
+        if name is None:
+            continue
+        if name not in columns:
+            raise UserError(f"{key}={name!r}: {file} has no such column; it has {', '.join(columns)}.")
+        if (loaded != "*" and name not in loaded) or name in left_out.get("inter", ()):
+            which = "unload_col" if name in left_out.get("inter", ()) else "load_col"
+            raise UserError(f"{which}={config[which]!r}: leaves out {name!r}, the column of {key}={name!r}.")
 
 
 def download(name: str, address: str, folder: Path) -> None:

@@ -34,6 +34,7 @@ Trains a model on a data set and evaluates it, by RecBole.
   --length_groups  these groups: True, False, measured, or their costs [group, step]; GLINTRU needs none
   --compact_evaluation
                    False: RecBole's own loader in sampled evaluation; the same metrics, more slowly
+  --check_data     False: do not check the data set, once it is split, for what would end training or mean nothing
   --data_on_device True: the training data stay on the GPU; same batches, same order
 
 The model's defaults, the protocol, the files, the command line: each is above the one before.

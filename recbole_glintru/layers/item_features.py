@@ -1,6 +1,7 @@
 """Embeddings of what is known of an item besides its id: genre, brand, year, the words of a title."""
 
 import logging
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -130,13 +131,14 @@ def _selected(config, dataset) -> dict[FeatureType, list[str]]:
     absent = [name for name in names if name in optional and name not in features]
     if absent:
         without = f"selected_features={names!r}: goes without {', '.join(absent)}."
-        logging.getLogger().warning(f"{without} {_there_are(features)}")
+        logging.getLogger().warning(f"{without} {_there_are(features, config)}")
     fields = {kind: [] for kind in _KINDS}
     for name in names:
         if name in absent:
             continue
         if name not in features:
-            raise ValueError(f"selected_features={names!r}: there is no item feature {name!r}. {_there_are(features)}")
+            there_are = _there_are(features, config)
+            raise ValueError(f"selected_features={names!r}: there is no item feature {name!r}. {there_are}")
         kind = dataset.field2type[name]
         if kind == FeatureType.FLOAT and name not in (config["numerical_features"] or ()):
             raise ValueError(
@@ -156,13 +158,17 @@ def _names(config, key: str) -> list[str]:
     names = config[key]
     names = [] if names is None else names
     if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"{key}={names!r}: must be a list of names of item features.")
+        hint = ", each of them in quotes: ['genre', 'brand']" if isinstance(names, str) else ""
+        raise ValueError(f"{key}={names!r}: must be a list of names of item features{hint}.")
     return list(names)
 
 
-def _there_are(features: list[str]) -> str:
+def _there_are(features: list[str], config) -> str:
     if features:
         return f"The data set has {', '.join(features)}."
+    file = Path(config["data_path"] or "", f"{config['dataset']}.item")
+    if "item" in (config["load_col"] or ()) and not file.is_file():
+        return f"The data set has none: load_col names columns of an item file, and there is no {file}."
     return "The data set has none: no item file is loaded; name its columns under load_col, item."
 
 

@@ -83,6 +83,7 @@ def run_trial(
     checkpoint_folder = tempfile.TemporaryDirectory(prefix="trial_", dir=scratch)
     with checkpoint_folder as folder, _log_of_its_own(), fixed.in_place() as files:
         config = merged_settings(fixed.model, fixed.dataset, files, dict(parameters))
+        config["check_data"] = config["check_data"] is not False
         init_seed(config["seed"], config["reproducibility"])
         init_logger(config)
         train_data, valid_data, test_data = data_preparation(config, create_dataset(config))

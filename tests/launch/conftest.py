@@ -29,7 +29,8 @@ def launch(monkeypatch, away_from_the_network):
     def run(*arguments, then=lambda recorded: None):
         recorded = SimpleNamespace(ran=False)
 
-        def record(model, dataset, config_file_list, **processes):
+        def record(model, dataset, config_file_list, config_dict, **processes):
+            recorded.above = config_dict
             recorded.ran, recorded.argv, recorded.processes = True, sys.argv[1:], processes
             recorded.files = [Path(file) for file in config_file_list]
             recorded.were_there = all(file.is_file() for file in recorded.files)

@@ -1,5 +1,7 @@
 """Settings that do not go together are named before anything runs; those that RecBole can do with are left alone."""
 
+import math
+
 import pytest
 
 from recbole_glintru.launch.configuration import merged_settings
@@ -32,7 +34,45 @@ def without_arguments(monkeypatch):
         ("BPR", {"train_batch_size": "many"}, "train_batch_size='many': must be a whole number from 1"),
         ("GLINTRU", {"epochs": 1.5}, "epochs=1.5: must be a whole number from 0"),
         ("GLINTRU", {"seed": -1}, "seed=-1: must be a whole number from 0"),
+        ("GLINTRU", {"seed": 99999999999999}, "seed=99999999999999: must be a whole number from 0 to 4294967295"),
+        ("GLINTRU", {"eval_step": "abc"}, "eval_step='abc': must be a whole number from -1"),
+        ("SASRec", {"stopping_step": "abc"}, "stopping_step='abc': must be a whole number from 0"),
+        ("SASRec", {"worker": -1}, "worker=-1: must be a whole number from 0"),
+        ("SASRec", {"metric_decimal_place": "abc"}, "metric_decimal_place='abc': must be a whole number from 0"),
         ("SASRec", {"learning_rate": "fast"}, "learning_rate='fast': must be a number of at least 0"),
+        ("SASRec", {"learning_rate": math.inf}, "learning_rate=inf: must be a number of at least 0.0, and finite"),
+        ("SASRec", {"learning_rate": math.nan}, "learning_rate=nan"),
+        ("GLINTRU", {"weight_decay": "abc"}, "weight_decay='abc': must be a number"),
+        ("GLINTRU", {"weight_decay": -1}, "weight_decay=-1: must be a number of at least 0"),
+        ("GLINTRU", {"learner": "foo"}, "learner='foo': must be one of adam, adamw, sgd"),
+        ("GLINTRU", {"learner": None}, "learner=None: must be one of adam"),
+        ("GLINTRU", {"loss_type": ["CE"]}, r"loss_type=\['CE'\]: GLINTRU can be trained with 'CE' or 'BPR'"),
+        ("SASRec", {"loss_type": ["CE"]}, r"loss_type=\['CE'\]: must be CE or BPR"),
+        ("GLINTRU", {"topk": "abc"}, "topk='abc': must be a whole number from 1, or a list"),
+        ("GLINTRU", {"topk": []}, r"topk=\[\]: must be"),
+        ("GLINTRU", {"topk": [5, "ten"]}, r"topk=\[5, 'ten'\]: must be"),
+        ("GLINTRU", {"topk": [0]}, r"topk=\[0\]: must be"),
+        ("GLINTRU", {"metrics": 5}, "metrics=5: must be the name of a metric, or a list"),
+        ("GLINTRU", {"metrics": [5]}, r"metrics=\[5\]: must be"),
+        ("GLINTRU", {"metrics": []}, r"metrics=\[\]: must be"),
+        ("GLINTRU", {"metrics": ["Luck"]}, r"metrics=\['Luck'\]: there is no metric named 'Luck'; RecBole has .*ndcg"),
+        ("GLINTRU", {"metrics": ["Recall", "AUC"]}, r"metrics=\['Recall', 'AUC'\]: those of rankings \(Recall\) go"),
+        ("GLINTRU", {"valid_metric": 3}, "valid_metric=3: must be the name of a result"),
+        ("GLINTRU", {"valid_metric": None}, "valid_metric=None: must be"),
+        ("GLINTRU", {"eval_args": "full"}, "eval_args='full': must be a dictionary"),
+        (
+            "GLINTRU",
+            {"eval_args": {**SPLIT, "mode": "labeled"}},
+            r"mode='labeled': ranks no items, and metrics=\['Recall",
+        ),
+        ("GLINTRU", {"eval_args": {**SPLIT, "mode": "uni-1"}}, "eval_args: mode='uni-1': must be full, labeled, uniN"),
+        (
+            "GLINTRU",
+            {"eval_args": {**SPLIT, "mode": {"valid": "full", "test": "uni0"}}},
+            "eval_args: mode='uni0': must",
+        ),
+        ("GLINTRU", {"eval_args": {**SPLIT, "mode": 5}}, "eval_args: mode=5: must"),
+        ("GLINTRU", {"eval_args": {**SPLIT, "group_by": "foo"}}, "eval_args: group_by='foo': must be user or none"),
     ],
 )
 def test_what_cannot_work_is_named(model, settings, named):
@@ -48,6 +88,12 @@ def test_what_cannot_work_is_named(model, settings, named):
         ("GLINTRU", {"metrics": ["GAUC", "ItemCoverage"], "valid_metric": "itemcoverage@10"}),
         ("GLINTRU", {"metrics": "GAUC", "valid_metric": "GAUC"}),
         ("GLINTRU", {"topk": 5, "valid_metric": "ndcg@5"}),
+        ("SASRec", {"learner": "AdamW", "weight_decay": 0, "seed": 2**32 - 1, "stopping_step": 0}),
+        ("GLINTRU", {"metrics": ("Recall", "ndcg"), "valid_metric": "NDCG@10"}),
+        ("GLINTRU", {"metrics": "AUC", "valid_metric": "AUC", "eval_args": {**SPLIT, "mode": "labeled"}}),
+        ("BPR", {"eval_args": {"group_by": None, "mode": {"valid": "uni100", "test": "pop1"}}}),
+        ("BPR", {"eval_args": {"group_by": "None"}}),
+        ("GLINTRU", {"metrics": ["Recall"], "eval_step": -1}),
         ("BPR", {"eval_args": {**SPLIT, "split": {"RS": [0.8, 0.1, 0.1]}, "order": "RO"}}),
         # never validated, so that the metric is not asked for
         ("GLINTRU", {"metrics": ["Recall"], "epochs": 0}),

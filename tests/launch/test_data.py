@@ -8,6 +8,8 @@ import zipfile
 import pytest
 from launches import fails
 
+HEADER = "user_id:token\titem_id:token\ttimestamp:float\n"
+
 
 def test_an_unknown_data_set_says_where_it_was_looked_for(launch, capsys, tmp_path):
     error = fails(capsys, launch("--dataset=own", "--data_path=elsewhere"))
@@ -30,6 +32,65 @@ def test_a_saved_data_set_stands_for_the_files(launch, capsys, tmp_path):
     assert launch("--dataset=own", f"--dataset_save_path={saved}").ran
 
 
+@pytest.mark.parametrize("name, stands", [("ml", False), ("ml-100k", True)])
+def test_a_saved_data_set_has_the_whole_name(launch, tmp_path, name, stands):
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "ml-100k-SequentialDataset.pth").touch()
+    assert launch(f"--dataset={name}").ran == stands
+
+
+@pytest.mark.parametrize(
+    "model, header, settings, said",
+    [
+        (
+            "GLINTRU",
+            HEADER[: HEADER.index("\ttime")],
+            [],
+            "TIME_FIELD='timestamp': {file} has no such column; it has user_",
+        ),
+        ("GLINTRU", HEADER.replace("timestamp", "time"), [], "it has user_id, item_id, time."),
+        (
+            "GLINTRU",
+            HEADER.replace("user_id", "uid"),
+            [],
+            "USER_ID_FIELD='user_id': {file} has no such column; it has uid",
+        ),
+        ("BPR", HEADER, ["--ITEM_ID_FIELD=movie"], "ITEM_ID_FIELD='movie': {file} has no such column"),
+        (
+            "SASRec",
+            HEADER,
+            ["--load_col={'inter': ['user_id', 'item_id']}"],
+            "leaves out 'timestamp', the column of TIME_F",
+        ),
+        (
+            "SASRec",
+            HEADER,
+            ["--load_col={'item': ['item_id']}"],
+            "load_col={'item': ['item_id']}: leaves out 'user_id'",
+        ),
+        (
+            "SASRec",
+            HEADER,
+            ["--load_col=None", "--unload_col={'inter': ['timestamp']}"],
+            "unload_col={'inter': ['timest",
+        ),
+        ("BPR", HEADER[: HEADER.index("\ttime")], [], ""),
+        ("SASRec", HEADER, ["--load_col={'inter': '*'}"], ""),
+        ("SASRec", HEADER, ["--load_col=None"], ""),
+        ("SASRec", HEADER.replace("\t", "|"), ["--field_separator=|"], ""),
+    ],
+)
+def test_a_missing_column_is_named(launch, capsys, tmp_path, model, header, settings, said):
+    file = tmp_path / "dataset" / "own" / "own.inter"
+    file.parent.mkdir(parents=True)
+    file.write_text(header)
+    launched = launch("--dataset=own", f"--model={model}", *settings)
+    if said:
+        assert said.replace("{file}", str(file.relative_to(tmp_path))) in fails(capsys, launched)
+    else:
+        assert launched.ran
+
+
 def test_split_files_are_looked_for_by_their_names(launch, capsys, tmp_path):
     folder = tmp_path / "dataset" / "own"
     folder.mkdir(parents=True)
@@ -37,7 +98,7 @@ def test_split_files_are_looked_for_by_their_names(launch, capsys, tmp_path):
     option = f"--benchmark_filename={parts}"
     assert str(folder / "own.test.inter") in fails(capsys, launch("--dataset=own", option))
     for part in parts:
-        (folder / f"own.{part}.inter").touch()
+        (folder / f"own.{part}.inter").write_text("user_id:token\titem_id:token\n")  # sorted already: no time needed
     assert launch("--dataset=own", option).ran
 
 
@@ -75,9 +136,7 @@ def serve(monkeypatch, *responses):
 
 
 def test_a_data_set_that_recbole_knows_is_downloaded(launch, monkeypatch, tmp_path):
-    zipped = archive(
-        **{"Amazon_Beauty.inter": "user_id:token\titem_id:token\n", "Amazon_Beauty.item": "item_id:token\n"}
-    )
+    zipped = archive(**{"Amazon_Beauty.inter": HEADER, "Amazon_Beauty.item": "item_id:token\n"})
     serve(monkeypatch, zipped, zipped)  # its size is asked for, then the content
     assert launch("--dataset=amazon-beauty", "--data_path=down").ran
     there = sorted(file.name for file in (tmp_path / "down" / "amazon-beauty").iterdir())

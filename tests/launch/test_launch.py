@@ -131,6 +131,15 @@ def test_several_processes_are_recboles_to_start(launch):
         (["--nproc=two"], "--nproc"),
         (["--nproc=0"], "--nproc=0: must be at least 1"),
         (["--model"], "--model"),
+        (["--model="], "--model has no value"),
+        (["-d", ""], "-d has no value"),
+        (["--model=SASRec", "-m", "NARM"], "-m is given twice: SASRec and NARM"),
+        (
+            ["--config_files=a.yaml", "--config_files=b.yaml"],
+            "--config_files is given twice: ['a.yaml'] and ['b.yaml']",
+        ),
+        (["--protocol=none", "--protocol=ml-1m"], "--protocol is given twice: none and ml-1m"),
+        (["--nproc=1", "--nproc=2"], "--nproc is given twice: 1 and 2"),
         (["--protocol=ml-1b"], "--protocol=ml-1b: must be one of none, amazon-beauty"),
         (["--metrics=['Luck']"], "no metric named 'Luck'"),
         (["--loss_type=MSE"], "loss_type='MSE'"),
@@ -157,13 +166,40 @@ def test_mistakes_are_named(launch, capsys, tmp_path, arguments, named):
 )
 def test_a_misspelt_setting_is_told_of(launch, capsys, model, setting, meant):
     assert launch(f"--model={model}", f"--{setting}=2").ran
-    assert f"--{setting}: neither RecBole nor {model} reads it. Is {meant} meant?" in capsys.readouterr().err
+    assert f"{setting}=2: neither RecBole nor {model} reads it. Is {meant} meant?\n" in capsys.readouterr().err
 
 
-def test_other_settings_are_not_told_of(launch, capsys):
-    """Those of the model, of RecBole, of the package and of the authors, and what nobody knows."""
-    names = ["kernel_size", "epochs", "seq_separator", "length_groups", "process_timeout", "num_layers", "my_own"]
-    assert launch("--accelerate=False", *(f"--{name}=5" for name in names)).ran
+@pytest.mark.parametrize(
+    "model, setting",
+    [
+        ("Mamba4Rec", "n_heads=3"),
+        ("LinRec", "dropout_prob=0.9"),
+        ("RecMamba", "n_layers=3"),
+        ("GLINTRU", "foo_bar=1"),
+        ("GRU4Rec", "n_heads=3"),
+    ],
+)
+def test_a_setting_that_nobody_reads_is_told_of(launch, capsys, tmp_path, model, setting):
+    """On the command line and in files, which may have it from another model."""
+    said = f"{setting}: neither RecBole nor {model} reads it.\n"
+    assert launch(f"--model={model}", f"--{setting}").ran and said in capsys.readouterr().err
+    (tmp_path / "own.yaml").write_text(setting.replace("=", ": ") + f"\nmodel: {model}\n")
+    assert launch("--config_files=own.yaml").ran
+    assert [line for line in capsys.readouterr().err.splitlines(True) if "reads it" in line] == [said]
+
+
+def test_a_misspelt_setting_of_a_file_is_told_of(launch, capsys, tmp_path):
+    (tmp_path / "own.yaml").write_text("n_layer: 3\n")
+    assert launch("--config_files=own.yaml").ran
+    assert "n_layer=3: neither RecBole nor GLINTRU reads it. Is n_layers meant?" in capsys.readouterr().err
+
+
+def test_other_settings_are_not_told_of(launch, capsys, tmp_path):
+    """Those of the model, of RecBole, of the package, of the authors, and the protocol's for other models."""
+    names = ["kernel_size", "epochs", "seq_separator", "length_groups", "process_timeout", "num_layers", "tail_ratio"]
+    (tmp_path / "own.yaml").write_text("model: GLINTRU\ndataset: ml-100k\nencoding: utf-8\n")
+    assert launch("--accelerate=False", "--config_files=own.yaml", *(f"--{name}=5" for name in names)).ran
+    assert launch("--model=FEARec", "--tau=1").ran  # which RecBole's FEARec.yaml leaves out
     assert "reads it" not in capsys.readouterr().err
 
 

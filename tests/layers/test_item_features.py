@@ -14,11 +14,14 @@ FEATURES = {"genre": GENRE, "year": YEAR, "price": PRICE, "title": TITLE, "brand
 SIZES = {"price": 2, "title": 9}
 
 
-def make(selected, features=FEATURES, pooling_mode="mean", numerical_features=("price",), optional=None):
+def make(selected, features=FEATURES, pooling_mode="mean", numerical_features=("price",), optional=None, load_col=None):
     config = Settings(
         ITEM_ID_FIELD="item_id",
         selected_features=selected,
         optional_features=optional,
+        load_col=load_col,
+        data_path="no/where",
+        dataset="own",
         pooling_mode=pooling_mode,
         numerical_features=list(numerical_features),
     )
@@ -124,6 +127,11 @@ def test_values_move_with_the_module_and_are_not_saved():
         ({"selected": ["item_id"]}, "no item feature 'item_id'"),
         ({"selected": ["user_id"]}, "no item feature 'user_id'"),
         ({"selected": ["genre"], "features": {}}, "no item feature 'genre'.*no item file.*load_col"),
+        ({"selected": ["genre"], "features": {}, "load_col": {"item": ["genre"]}}, "there is no no/where/own.item"),
+        (
+            {"selected": "[genre,brand]"},
+            r"selected_features='\[genre,brand\]': must be a list.*in quotes: \['genre', 'bra",
+        ),
         ({"selected": ["price"], "numerical_features": ()}, "'price' is a number.*numerical_features"),
         ({"selected": "genre"}, "selected_features='genre': must be a list"),
         ({"selected": ["genre"], "optional": "brand"}, "optional_features='brand': must be a list"),

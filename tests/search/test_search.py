@@ -17,7 +17,7 @@ from recbole_glintru.launch import command as launch
 from recbole_glintru.launch.configuration import merged_settings
 from recbole_glintru.search import command
 from recbole_glintru.search.outcome import Outcome
-from recbole_glintru.search.trial import Fixed, _best_so_far
+from recbole_glintru.search.trial import Fixed, _best_so_far, run_trial
 
 
 @pytest.fixture
@@ -220,6 +220,23 @@ def test_a_failing_trial_ends_alone(workplace, monkeypatch, capsys):
     assert command.main([params_file("n_layers choice [1, 2, 3]")]) == 0
     assert "Trial failed: n_layers:2: RuntimeError: out of memory" in capsys.readouterr().err
     assert "n_layers:2" not in Path("GLINTRU-ml-100k.result").read_text()
+
+
+@pytest.mark.parametrize("checked", [True, False])
+def test_a_trial_checks_its_data(workplace, tiny, checked):
+    """`topk` is more than ml-100k has items."""
+    settings = {key: str(value) for key, value in {**tiny, "topk": [5000], "valid_metric": "MRR@5000"}.items()}
+    if not checked:
+        settings["check_data"] = "False"
+    fixed = Fixed("GLINTRU", "ml-100k", [], settings, str(workplace))
+    with pytest.raises((ValueError, RuntimeError), match=r"topk=\[5000\]" if checked else "out of range"):
+        run_trial(fixed, {})
+
+
+def test_unread_settings_of_files_are_told(workplace, trials, capsys):
+    Path("mine.yaml").write_text("n_layer: 2\n")
+    command.run(*command.parse([params_file("learning_rate choice [0.1]"), "--config_files=mine.yaml"]))
+    assert "n_layer=2: neither RecBole nor GLINTRU reads it. Is n_layers meant?" in capsys.readouterr().err
 
 
 def test_three_failing_trials_end_the_search(workplace, monkeypatch, capsys):

@@ -1,0 +1,76 @@
+"""What is wrong with the data set, once RecBole has read and split it, and would end training or make it worthless."""
+
+import logging
+
+from recbole.utils import ModelType
+
+from recbole_glintru.launch.checks import at_k, validates
+
+
+def on_request(config, dataset, built_datasets: list) -> None:
+    """See that there is something to learn, to validate and to test, that histories fit, and that topk can be had.
+
+    `plugin.py` has it called, before any loader is made, where the settings say `check_data: True`.
+
+    Args:
+        config: RecBole's `Config`.
+        dataset: all of it, and `built_datasets` what it is split into: for training, validation and test.
+
+    Raises:
+        ValueError: one of these is not so; the message names the key.
+    """
+    parts = dict(zip(("train", "valid", "test"), built_datasets))
+    _check_lengths(config, dataset)
+    if config["benchmark_filename"] is None:
+        _check_rows(config, dataset, parts)
+    _check_topk(config, dataset, parts)
+
+
+def _check_lengths(config, dataset) -> None:
+    """Histories that the user has written; RecBole's own are never empty, and never too long."""
+    field, most = config["ITEM_LIST_LENGTH_FIELD"], config["MAX_ITEM_LIST_LENGTH"]
+    if config["benchmark_filename"] is None or field not in dataset.inter_feat:
+        return
+    lengths = dataset.inter_feat[field]
+    if lengths.max() > most:
+        raise ValueError(f"MAX_ITEM_LIST_LENGTH={most}: {dataset.dataset_name} has a history of {lengths.max()} items.")
+    if lengths.min() < 1:
+        raise ValueError(f"dataset={dataset.dataset_name!r}: has a history without items (of length 0).")
+
+
+def _check_rows(config, dataset, parts: dict) -> None:
+    split = config["eval_args"]["split"]
+    ratios = split.get("RS") or split.get("TS") or [1]
+    tested = split.get("LS") != "valid_only" and ratios[-1] != 0
+    asked = {"train": True, "valid": validates(config), "test": tested}
+    empty = [part for part in asked if asked[part] and len(parts[part]) == 0]
+    if not empty:
+        return
+    rows = dataset.inter_feat[dataset.uid_field]
+    most = int(rows.bincount().max()) if len(rows) else 0
+    most += config["MODEL_TYPE"] == ModelType.SEQUENTIAL  # the first interaction has no history, and so no row
+    said = (
+        f"eval_args: split={split!r} leaves no rows for {' and '.join(empty)}: "
+        f"no user of {dataset.dataset_name} has more than {most} interactions."
+    )
+    if "train" in empty or not any(asked[part] and len(parts[part]) for part in ("valid", "test")):
+        raise ValueError(said)
+    logging.getLogger().warning(said)
+
+
+def _check_topk(config, dataset, parts: dict) -> None:
+    """Without as many items RecBole would end in `selected index k out of range`."""
+    if not any(map(at_k, config["metrics"])):
+        return
+    most, items = max(config["topk"]), dataset.item_num - 1
+    if most > items:
+        raise ValueError(f"topk={config['topk']!r}: must be at most {items}, the number of items.")
+    for part in ("valid", "test"):
+        mode = config["eval_args"]["mode"][part]
+        if mode == "full" or len(parts[part]) == 0:
+            continue
+        positives = int(parts[part].inter_feat[dataset.uid_field].bincount().max())
+        candidates = positives * (1 + config[f"{part}_neg_sample_args"]["sample_num"])
+        if most > candidates:
+            why = f"mode={mode!r} ranks {candidates} items, and all of them are among the first {most}"
+            logging.getLogger().warning(f"topk={config['topk']!r}: {why}.")
