@@ -90,13 +90,16 @@ def length_groups(config) -> "Union[bool, str, Costs]":
 
 
 def raised_by_a_setting(error: ValueError) -> bool:
-    """Whether a wrong setting is the reason: models check theirs when they are made, `accelerate` checks the model."""
+    """Whether a wrong setting is the reason.
+
+    Models check theirs when they are made, each `on_request` of the package what it is asked for.
+    """
     from recbole.model.abstract_recommender import AbstractRecommender
 
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     made = [frame.f_locals.get("self") for frame in frames if frame.f_code.co_name == "__init__"]
-    accelerated = any(frame.f_code.co_name == "on_request" for frame in frames)
-    return accelerated or any(isinstance(thing, AbstractRecommender) for thing in made)
+    requested = any(frame.f_code.co_name == "on_request" for frame in frames)
+    return requested or any(isinstance(thing, AbstractRecommender) for thing in made)
 
 
 def _wrong(key: str, value: Any, allowed: str) -> ValueError:

@@ -19,7 +19,7 @@ from recbole_glintru.launch.configuration import (
     command_line,
     merged_settings,
     settings_of_files,
-    tell_of_misspelt,
+    tell_of_unread,
 )
 from recbole_glintru.launch.data import find_data
 from recbole_glintru.launch.errors import UserError, user_errors
@@ -74,7 +74,7 @@ def run(options: argparse.Namespace, settings: dict[str, str]) -> Optional[dict[
     with protocol.as_config_files(applied, model) as protocol_files, command_line(arguments):
         files = protocol_files + options.config_files
         config = merged_settings(model, dataset, files)
-        tell_of_misspelt(config, {**settings_of_files(options), **settings})
+        tell_of_unread(config, {**settings_of_files(options), **settings})
         with user_errors(ValueError):
             port = process_options.port(options, config)
         find_data(config)

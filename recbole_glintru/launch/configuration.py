@@ -89,14 +89,14 @@ def merged_settings(model: str, dataset: str, files: list[str], above: Optional[
     """
     from recbole.config import Config
 
-    # what RecBole raises of a wrong setting
-    with user_errors(ValueError, NotImplementedError), checks.evaluation_checked_first(Config):
+    refusals = (ValueError, NotImplementedError)  # what RecBole raises of a wrong setting
+    with user_errors(*refusals), checks.evaluation_checked_first(Config):
         config = Config(model=model, dataset=dataset, config_file_list=files, config_dict=above)
         checks.check(config)
     return config
 
 
-def tell_of_misspelt(config, given: Mapping[str, Any]) -> None:
+def tell_of_unread(config, given: Mapping[str, Any]) -> None:
     """Say on stderr which of the given settings nobody reads, and what they are probably meant to be.
 
     RecBole takes every name without a word. What is like no other name may be read by a model of another package.

@@ -14,7 +14,7 @@ from typing import Optional
 from recbole_glintru import plugin
 from recbole_glintru.launch import protocol
 from recbole_glintru.launch.arguments import Parser, parse_settings, run_command
-from recbole_glintru.launch.configuration import choose, settings_of_files, tell_of_misspelt
+from recbole_glintru.launch.configuration import choose, settings_of_files, tell_of_unread
 from recbole_glintru.launch.data import find_data
 from recbole_glintru.launch.errors import UserError, user_errors
 from recbole_glintru.search.outcome import Outcome
@@ -105,7 +105,7 @@ def run(options: argparse.Namespace, settings: dict[str, str]) -> Outcome:
         texts = [Path(file).read_text(encoding="utf-8") for file in files + options.config_files]
     fixed = Fixed(model, dataset, texts, settings, str(Path.cwd()))
     config = fixed.merged({})
-    tell_of_misspelt(config, {**settings_of_files(options), **settings})
+    tell_of_unread(config, {**settings_of_files(options), **settings})
     _check_search(options, settings, space, config)
     output_file = Path(options.output_file or f"{model}-{dataset}.result")
     best_file = Path(options.best_file or output_file.with_suffix(".yaml"))
