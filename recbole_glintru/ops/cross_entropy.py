@@ -14,8 +14,9 @@ from torch.autograd.function import once_differentiable
 from recbole_glintru.ops.precision import at_least_float32, is_autocast
 from recbole_glintru.ops.tracing import is_traced
 
-PIECE = 1 << 21  # scores at a time, on a CPU: 8 MiB in float32
-FEWEST_ROWS = 32  # of a product that still runs at full speed
+PIECE = 1 << 20  # scores at a time, on a CPU: 4 MiB in float32 ...
+LARGEST_PIECE = 1 << 23  # ... and up to so many where `FEWEST_ROWS` rows have more
+FEWEST_ROWS = 64  # of a product that still runs at full speed
 MOST_WHOLE = 1 << 26  # scores that may stand in a GPU's memory at once, whole or as a piece
 
 
@@ -53,7 +54,7 @@ class _InPieces(torch.autograd.Function):
     @staticmethod
     def forward(ctx, state, weight, bias, target, needed):
         with torch.autocast(device_type=state.device.type, enabled=False):
-            scores = _scores_at_a_time(state)
+            scores = _scores_at_a_time(state, weight)
             function = _by_rows if len(weight) * FEWEST_ROWS <= scores else _by_items
             losses, *gradients = function(state, weight, bias, target, needed, scores)
         ctx.save_for_backward(*gradients)
@@ -68,8 +69,11 @@ class _InPieces(torch.autograd.Function):
         return grad_state * factor, grad_weight * factor, grad_bias, None, None
 
 
-def _scores_at_a_time(state):
-    return PIECE if state.device.type == "cpu" else MOST_WHOLE
+def _scores_at_a_time(state, weight):
+    if state.device.type != "cpu":
+        return MOST_WHOLE
+    fewest = FEWEST_ROWS * len(weight)
+    return fewest if PIECE < fewest <= LARGEST_PIECE else PIECE
 
 
 def _adds_in_order(x):

@@ -5,6 +5,11 @@ from recbole_glintru.ops import cross_entropy
 from recbole_glintru.ops.cross_entropy import catalogue_cross_entropy, catalogue_cross_entropy_reference
 
 
+def cut(monkeypatch, piece):
+    monkeypatch.setattr(cross_entropy, "PIECE", piece)
+    monkeypatch.setattr(cross_entropy, "LARGEST_PIECE", piece)
+
+
 def problem(rows, items, d, bias, dtype=torch.float64, scale=1.0):
     generator = torch.Generator().manual_seed(rows + items + d)
     tensors = [torch.randn(*shape, generator=generator, dtype=dtype) * scale for shape in ((rows, d), (items, d))]
@@ -19,13 +24,13 @@ def results(function, tensors, target):
     return [loss, *torch.autograd.grad(3 * loss, wanted)]  # a factor, as a gradient scaler gives
 
 
-@pytest.mark.parametrize("piece", [1, 50, 700, 1 << 21], ids=["item by item", "items", "rows", "whole"])
+@pytest.mark.parametrize("piece", [1, 50, 1300, 1 << 21], ids=["item by item", "items", "rows", "whole"])
 @pytest.mark.parametrize("bias", [False, True], ids=["no-bias", "bias"])
 @pytest.mark.parametrize("rows, items, d", [(1, 1, 1), (1, 20, 3), (67, 20, 4), (40, 33, 5)])
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-13), (torch.float32, 2e-6)], ids=["f64", "f32"])
 def test_equals_reference(monkeypatch, rows, items, d, bias, piece, dtype, tolerance):
     """The loss and every gradient, however the scores are cut."""
-    monkeypatch.setattr(cross_entropy, "PIECE", piece)
+    cut(monkeypatch, piece)
     tensors, target = problem(rows, items, d, bias, dtype)
     expected = results(catalogue_cross_entropy_reference, tensors, target)
     actual = results(catalogue_cross_entropy, tensors, target)
@@ -37,7 +42,7 @@ def test_equals_reference(monkeypatch, rows, items, d, bias, piece, dtype, toler
 @pytest.mark.parametrize("bias", [False, True], ids=["no-bias", "bias"])
 def test_nothing_is_added_twice_to_one_place_on_a_gpu(monkeypatch, bias, piece):
     """There the order of such additions is chance: a target that many rows have is counted where its shares are."""
-    monkeypatch.setattr(cross_entropy, "PIECE", piece)
+    cut(monkeypatch, piece)
     monkeypatch.setattr(cross_entropy, "_adds_in_order", lambda x: False)
     tensors, target = problem(67, 20, 4, bias)
     target = target % 7 + 5  # each of them often, and the others never
@@ -47,10 +52,30 @@ def test_nothing_is_added_twice_to_one_place_on_a_gpu(monkeypatch, bias, piece):
         torch.testing.assert_close(ours, plain, rtol=1e-13, atol=1e-13)
 
 
+@pytest.mark.parametrize(
+    "items, scores", [(1000, 1 << 20), (1 << 14, 1 << 20), (100_000, 6_400_000), (1 << 17, 1 << 23), (200_000, 1 << 20)]
+)
+def test_pieces_on_a_cpu(items, scores):
+    """4 MiB; more where products of so few rows are slow; and again 4 MiB where those rows need too much memory."""
+    assert cross_entropy._scores_at_a_time(torch.zeros(1), torch.zeros(items)) == scores
+
+
 def test_larger_pieces_on_a_gpu():
     """At a million items those of the size of a CPU's cache would be a thousand launches."""
-    assert cross_entropy._scores_at_a_time(torch.zeros(1)) == 1 << 21
-    assert cross_entropy._scores_at_a_time(torch.zeros(1, device="meta")) == 1 << 26
+    assert cross_entropy._scores_at_a_time(torch.zeros(1, device="meta"), torch.zeros(1)) == 1 << 26
+
+
+@pytest.mark.parametrize("items, function", [(5, "_by_rows"), (6, "_by_items")])
+def test_all_items_of_64_rows_as_long_as_they_fit(monkeypatch, items, function):
+    monkeypatch.setattr(cross_entropy, "PIECE", 100)
+    monkeypatch.setattr(cross_entropy, "LARGEST_PIECE", 64 * 5)
+    taken = []
+    for name in ("_by_rows", "_by_items"):
+        original = getattr(cross_entropy, name)
+        monkeypatch.setattr(cross_entropy, name, lambda *a, n=name, f=original: (taken.append((n, a[-1])), f(*a))[1])
+    tensors, target = problem(70, items, 3, False)
+    results(catalogue_cross_entropy, tensors, target)
+    assert taken == [(function, 320 if function == "_by_rows" else 100)]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -67,9 +92,9 @@ def test_same_bits_twice_on_a_gpu(monkeypatch, most):
         torch.testing.assert_close(one.cpu(), plain, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("piece", [50, 700], ids=["items", "rows"])
+@pytest.mark.parametrize("piece", [50, 1400], ids=["items", "rows"])
 def test_confident_scores_neither_overflow_nor_vanish(monkeypatch, piece):
-    monkeypatch.setattr(cross_entropy, "PIECE", piece)
+    cut(monkeypatch, piece)
     tensors, target = problem(9, 21, 4, False, torch.float32, scale=30.0)
     expected = results(catalogue_cross_entropy_reference, tensors, target)
     actual = results(catalogue_cross_entropy, tensors, target)
@@ -113,8 +138,8 @@ def test_scores_of_the_whole_batch_are_never_there(monkeypatch):
                 self.elements = max(self.elements, result.untyped_storage().nbytes() // result.element_size())
             return result
 
-    for piece in (2000, 50000):  # by items, by rows
-        monkeypatch.setattr(cross_entropy, "PIECE", piece)
+    for piece in (2000, 70000):  # by items, by rows
+        cut(monkeypatch, piece)
         tensors, target = problem(200, 1000, 4, False)
         with Largest() as largest:
             results(catalogue_cross_entropy, tensors, target)
