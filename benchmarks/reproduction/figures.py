@@ -111,14 +111,14 @@ def _curves(pyplot, rows, reading, label, what):
 
 
 def _mixing(pyplot, row):
-    """The two weights after every epoch, of the first seed."""
-    record = row.one()
-    weights = [record["mixing_at_start"], *(epoch["mixing"] for epoch in record["epochs"])]
+    """The two weights after every epoch; the seeds behind the first are drawn thin."""
     figure, axes = pyplot.subplots(figsize=(7, 4))
-    for block in range(len(weights[0])):
-        suffix = f", block {block + 1}" if len(weights[0]) > 1 else ""
-        for number, expert in enumerate(("dense selective GRU", "linear attention")):
-            axes.plot([at[block][number] for at in weights], label=expert + suffix)
+    for rank, weights in enumerate(row.mixing().values()):
+        for block in range(len(weights[0])):
+            suffix = f", block {block + 1}" if len(weights[0]) > 1 else ""
+            for number, expert in enumerate(("dense selective GRU", "linear attention")):
+                look = {"label": expert + suffix} if rank == 0 else {"linewidth": 0.6}
+                axes.plot([at[block][number] for at in weights], color=f"C{2 * block + number}", **look)
     axes.set_title(row.so_far(), fontsize="small")
     axes.set_xlabel("epoch")
     axes.set_ylabel("mixing weight")

@@ -21,6 +21,7 @@ REFERENCES = {
     "activations": "silu",
 }  # the variant that the others are set against
 SAME_VALUE = ("kernel", "width")  # kinds of experiments where models are compared at each value
+MIXING_EPOCHS = (0, 1, 2, 5, 10, 20, 50, 100)
 COSTS = {  # of the paper's table -> ours, in the same unit
     "inference_ms": lambda row: _milliseconds_per_batch(row),
     "training_s_per_epoch": lambda row: row.training("seconds_per_epoch"),
@@ -65,6 +66,8 @@ def write(
     if experiment.kind in SAME_VALUE:
         what = figures.VARIED[experiment.kind]
         blocks.append(comparisons.at_each_value(rows, "GLINTRU", what, reading, labels))
+    if experiment.kind == "mixing":
+        blocks.insert(2, mixing_weights(rows[0]))
     blocks += [comparisons.every_reading(rows, labels), costs(rows), *notes]
     if missing:
         blocks.append(f"No results yet: {', '.join(missing)}.")
@@ -144,6 +147,23 @@ def accuracy(rows: list[Row], reading: str, labels: dict[str, str]) -> str:
                 line += [number(row.paper.get(metric)), percent(row.difference(reading, metric))]
         lines.append(line)
     return f"## Accuracy: {labels[reading]}\n\n{table(head, lines)}"
+
+
+def mixing_weights(row: Row) -> str:
+    """The weight of the dense selective GRU in the course of the training, seed by seed."""
+    histories = row.mixing()
+    longest = max(len(weights) for weights in histories.values()) - 1
+    epochs = [epoch for epoch in MIXING_EPOCHS if epoch < longest]
+    lines = []
+    for seed, weights in histories.items():
+        for block, last in enumerate(weights[-1]):
+            name = f"{seed}, block {block + 1}" if len(weights[-1]) > 1 else str(seed)
+            course = [number(weights[epoch][block][0] if epoch < len(weights) else None) for epoch in epochs]
+            lines.append([name, *course, f"{number(last[0])} ({len(weights) - 1})"])
+    return (
+        "## Weight of the dense selective GRU after so many epochs\n\nThe linear attention's is the rest to 1.\n\n"
+        + table(["seed", *map(str, epochs), "at the end (epochs)"], lines)
+    )
 
 
 def costs(rows: list[Row]) -> str:

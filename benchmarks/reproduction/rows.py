@@ -69,6 +69,14 @@ class Row:
         """The record of the first seed, for what all have in common."""
         return next(iter(self.results.values())).record
 
+    def mixing(self) -> dict[int, list[list[list[float]]]]:
+        """Seed -> at the start and after every epoch, for each block: the weights of GRU and linear attention."""
+        records = {seed: result.record for seed, result in self.results.items()}
+        return {
+            seed: [record["mixing_at_start"], *(epoch["mixing"] for epoch in record["epochs"])]
+            for seed, record in records.items()
+        }
+
     def so_far(self) -> str:
         """`7 of 200 epochs` where the trainings have not ended, otherwise empty."""
         records = [result.record for result in self.results.values() if result.record.get("partial")]

@@ -199,6 +199,19 @@ def test_means_are_of_trainings_that_have_ended(place):
     assert "Left out: GLINTRU, seed 667, 7 of 200 epochs." in text
 
 
+def test_mixing_weights_of_every_seed_and_block(place):
+    courses = {666: [[0.6, 0.4]], 667: [[0.7, 0.3], [0.2, 0.8]]}  # blocks of two experts
+    for seed, blocks in courses.items():
+        course = [{"seconds": {}, "mixing": at} for at in ([[0.55, 0.45]] * len(blocks), blocks, blocks)]
+        changes = {"epochs": course[: seed - 664], "mixing_at_start": [[0.5, 0.5]] * len(blocks)}
+        write_made_up(place, beauty("GLINTRU", seed), 0.3, **changes)
+    text = write_report(place, "figure2")
+    assert "| seed | 0 | 1 | 2 | at the end (epochs) |" in text
+    assert "| 666 | 0.5000 | 0.5500 | 0.6000 | 0.6000 (2) |" in text
+    assert "| 667, block 1 | 0.5000 | 0.5500 | 0.7000 | 0.7000 (3) |" in text
+    assert "| 667, block 2 | 0.5000 | 0.5500 | 0.2000 | 0.2000 (3) |" in text
+
+
 # ---------------------------------------------------------------------------------------------------------- pictures
 
 
