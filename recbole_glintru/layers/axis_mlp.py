@@ -3,10 +3,10 @@
 from typing import Union
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_glintru.layers.dropout import Dropout
+from recbole_glintru.layers.inner_layer import through_inner_layer
 
 
 class AxisMLP(nn.Module):
@@ -30,9 +30,11 @@ class AxisMLP(nn.Module):
 
     def forward(self, x: Tensor, axis: int) -> Tensor:
         """x with up to s entries along `axis` -> the same shape."""
-        size, bias = x.shape[axis], self.reduce.bias
-        output = F.linear(self._inner(x, axis), self.reduce.weight[:size], None if bias is None else bias[:size])
-        return self.dropout(output).movedim(-1, axis)
+        rows, size = x.movedim(axis, -1), x.shape[axis]
+        output = self._without_bias(rows, self.reduce.weight[:size].T)
+        if self.reduce.bias is not None:
+            output = output + self.reduce.bias[:size]
+        return self.dropout(output).view(rows.shape).movedim(-1, axis)
 
     def at(self, x: Tensor, axis: int, index: Union[int, Tensor]) -> Tensor:
         """The output at one entry of the axis, without computing the others.
@@ -47,15 +49,17 @@ class AxisMLP(nn.Module):
         """
         if isinstance(index, int):
             index = torch.full((len(x),), index, device=x.device)
-        inner = self._inner(x, axis)
-        output = inner.flatten(1, -2) @ self.reduce.weight[index].unsqueeze(-1)  # [B, ..., 1]
+        rows = x.movedim(axis, -1)
+        output = self._without_bias(rows, self.reduce.weight[index].unsqueeze(-1))  # [B, ..., 1]
         if self.reduce.bias is not None:
             output = output + self.reduce.bias[index][:, None, None]
-        return self.dropout(output).reshape(inner.shape[:-1])
+        return self.dropout(output).view(rows.shape[:-1])
 
-    def _inner(self, x: Tensor, axis: int) -> Tensor:
-        inner = F.linear(x.movedim(axis, -1), self.expand.weight[:, : x.shape[axis]], self.expand.bias)
-        return self.dropout(F.gelu(inner))
+    def _without_bias(self, rows: Tensor, reduce: Tensor) -> Tensor:
+        """`[B, ..., up to s]` -> `[B, R, s']`, R the product of the dimensions between."""
+        size = rows.shape[-1]
+        rows = rows.reshape(len(rows), -1, size)
+        return through_inner_layer(rows, self.expand.weight[:, :size], self.expand.bias, reduce, self.dropout)
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
         # MLP4Rec's published mixers are convolutions of kernel size 1, with weights [out, in, 1].

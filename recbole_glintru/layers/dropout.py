@@ -21,33 +21,47 @@ class Dropout(nn.Dropout):
 
     def forward(self, x: Tensor) -> Tensor:
         """`[...]` -> `[...]`."""
-        kept = round((1 - self.p) * STEPS)
-        plain = not MARGIN <= kept <= STEPS - MARGIN or x.numel() < FEWEST or x.dtype not in EXACT
-        if plain or not self.training or x.device.type != "cpu" or is_traced():
-            return super().forward(x)
-        return _KeepAbove.apply(x, _draws(x.shape), STEPS // 2 - 1 - kept, 1 / (1 - self.p))
+        if self.training and x.numel() >= FEWEST and self.draws_for(x) and not is_traced():
+            return _Keep.apply(x, draw(x.shape), self.p)
+        return super().forward(x)
+
+    def draws_for(self, x: Tensor) -> bool:
+        """Whether `draw` and `keep` can stand in for PyTorch's numbers."""
+        return x.device.type == "cpu" and x.dtype in EXACT and MARGIN <= _kept(self.p) <= STEPS - MARGIN
 
 
-def _draws(shape: torch.Size) -> Tensor:
+def draw(shape: torch.Size) -> Tensor:
     """`[*shape] int16`, every value equally likely."""
     count = shape.numel()
     draws = torch.empty((count + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
     return draws.view(torch.int16)[:count].view(shape)
 
 
-class _KeepAbove(torch.autograd.Function):
-    """x * scale where draws > threshold, else 0: in PyTorch's vectorised kernels, which a product with bool is not."""
+def keep(x: Tensor, draws: Tensor, p: float) -> Tensor:
+    """x / (1 - p) where the draw is among the greatest 1 - p of its values, 0 elsewhere.
+
+    In PyTorch's vectorised kernels, which a product with `bool` is not.
+    """
+    return torch.ops.aten.threshold_backward(x, draws.to(x.dtype), STEPS // 2 - 1 - _kept(p)).mul_(1 / (1 - p))
+
+
+def _kept(p: float) -> int:
+    return round((1 - p) * STEPS)
+
+
+class _Keep(torch.autograd.Function):
+    """`keep`, which remembers 16 bits for each element."""
 
     @staticmethod
-    def forward(x: Tensor, draws: Tensor, threshold: int, scale: float) -> Tensor:
-        return torch.ops.aten.threshold_backward(x, draws.to(x.dtype), threshold).mul_(scale)
+    def forward(x: Tensor, draws: Tensor, p: float) -> Tensor:
+        return keep(x, draws, p)
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:
-        _, draws, ctx.threshold, ctx.scale = inputs
+        _, draws, ctx.p = inputs
         ctx.save_for_backward(draws)
 
     @staticmethod
     def backward(ctx, gradient: Tensor):
         (draws,) = ctx.saved_tensors
-        return _KeepAbove.apply(gradient, draws, ctx.threshold, ctx.scale), None, None, None
+        return _Keep.apply(gradient, draws, ctx.p), None, None

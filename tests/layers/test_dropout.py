@@ -71,7 +71,7 @@ def test_probabilities_too_fine_for_16_bits_are_met(p):
 
 
 def own_numbers_fail(monkeypatch):
-    monkeypatch.setattr(module, "_draws", None)
+    monkeypatch.setattr(module, "draw", None)
     with pytest.raises(TypeError):  # or nothing would be shown by those that pass
         Dropout(0.5)(torch.ones(FEWEST))
 
