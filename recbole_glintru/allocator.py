@@ -8,9 +8,13 @@ step: a sixth of the time of a training step on a CPU. This is the same as the e
 import ctypes
 import os
 
-LARGEST = 1 << 30  # bytes; what is larger still goes back at once
-VARIABLES = {"MALLOC_MMAP_THRESHOLD_": LARGEST, "MALLOC_TRIM_THRESHOLD_": 2**31 - 1}
-_PARAMETERS = {"MALLOC_MMAP_THRESHOLD_": -3, "MALLOC_TRIM_THRESHOLD_": -1}  # of mallopt(3)
+LARGEST = (
+    1 << 30,
+    1 << 25,
+)  # bytes; what is larger still goes back at once. Older versions of glibc take 32 MiB at most
+TRIM = 2**31 - 1  # bytes at the end of the heap
+VARIABLES = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
+_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -3, -1  # parameters of mallopt(3)
 
 
 def keep_freed_memory() -> bool:
@@ -25,6 +29,9 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # another C library, or another system
         return False
-    kept = all([mallopt(_PARAMETERS[name], value) for name, value in VARIABLES.items()])
-    os.environ.update({name: str(value) for name, value in VARIABLES.items()})
-    return kept
+    largest = next((size for size in LARGEST if mallopt(_M_MMAP_THRESHOLD, size)), None)
+    # Without the first the second would do harm: it switches off the threshold that glibc adjusts by itself.
+    if largest is None or not mallopt(_M_TRIM_THRESHOLD, TRIM):
+        return False
+    os.environ.update(zip(VARIABLES, (str(largest), str(TRIM))))
+    return True

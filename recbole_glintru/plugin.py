@@ -191,8 +191,14 @@ def read_losses(configurator) -> None:
             if loss not in list(losses):  # it may be a list
                 allowed = " or ".join(map(repr, losses))
                 raise ValueError(f"loss_type={loss!r}: {self.model} can be trained with {allowed}.")
-            pointwise = losses[loss] == configurator.InputType.POINTWISE
-            if pointwise and "train_neg_sample_args" not in self.external_config_dict:
+            if losses[loss] == configurator.InputType.POINTWISE:
+                sampled = self.external_config_dict.get("train_neg_sample_args")
+                if (
+                    sampled is not None
+                ):  # RecBole would put negatives in the place of targets; of "CE" it says so itself
+                    raise ValueError(
+                        f"train_neg_sample_args={sampled!r}: loss_type={loss!r} has no negatives; say None."
+                    )
                 settings["train_neg_sample_args"] = None
         set_defaults(self)
         if losses is not None:

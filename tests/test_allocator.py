@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from recbole_glintru import allocator
 from recbole_glintru.allocator import VARIABLES
 
 PROGRAM = """
@@ -41,3 +42,24 @@ def test_freed_memory_is_used_again():
 def test_what_the_user_has_set_stands():
     done, _ = run("keep", MALLOC_TRIM_THRESHOLD_="131072")
     assert done == "False"
+
+
+@pytest.mark.parametrize("greatest, done", [(1 << 40, True), (1 << 25, True), (0, False)])
+def test_what_glibc_takes(monkeypatch, greatest, done):
+    """Older versions refuse thresholds above 32 MiB. The other parameter alone would make things worse."""
+    asked = []
+
+    def mallopt(parameter, value):
+        asked.append((parameter, value))
+        return int(parameter == -1 or value <= greatest)
+
+    for name in VARIABLES:
+        monkeypatch.setenv(name, "0")  # so that it is taken back in the end
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(allocator.ctypes, "CDLL", lambda name: type("C", (), {"mallopt": staticmethod(mallopt)}))
+    assert allocator.keep_freed_memory() is done
+    taken = min(1 << 30, greatest)
+    assert [os.environ.get(name) for name in VARIABLES] == ([str(taken), str(2**31 - 1)] if done else [None, None])
+    assert ((-1, 2**31 - 1) in asked) is done
+    if done:
+        assert asked[-2:] == [(-3, taken), (-1, 2**31 - 1)]

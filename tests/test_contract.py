@@ -12,8 +12,8 @@ import yaml
 from fakes import ItemTable, all_dropouts_off, make_batch, make_histories, model_settings
 
 from recbole_glintru import plugin
-from recbole_glintru.layers import dropout
 from recbole_glintru.models.base import NextItemRecommender
+from recbole_glintru.ops import dropout
 
 MODELS = [name for name, entry in plugin.announced_models().items() if entry.value.startswith("recbole_glintru.")]
 N_ITEMS, LENGTH = 30, 12

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from recbole_glintru.layers.dropout import Dropout
-from recbole_glintru.layers.inner_layer import through_inner_layer
+from recbole_glintru.ops.inner_layer import inner_layer
 
 
 class AxisMLP(nn.Module):
@@ -58,8 +58,8 @@ class AxisMLP(nn.Module):
     def _without_bias(self, rows: Tensor, reduce: Tensor) -> Tensor:
         """`[B, ..., up to s]` -> `[B, R, s']`, R the product of the dimensions between."""
         size = rows.shape[-1]
-        rows = rows.reshape(len(rows), -1, size)
-        return through_inner_layer(rows, self.expand.weight[:, :size], self.expand.bias, reduce, self.dropout)
+        rows, expand = rows.reshape(len(rows), -1, size), self.expand.weight[:, :size]
+        return inner_layer(rows, expand, self.expand.bias, reduce, self.dropout.p, self.training)
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
         # MLP4Rec's published mixers are convolutions of kernel size 1, with weights [out, in, 1].

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from recbole_glintru import settings
 
+POSITIONS, FEATURES, CHANNELS = 1, 2, 3  # the axes of a batch of histories with features, `[B, L, F, d]`
 ITEM = 0  # where an item's own vector stands among its fields
 POOLING_MODES = ("mean", "sum", "max")
 PUBLISHED_NAMES = (
@@ -32,8 +33,9 @@ class ItemFeatures(nn.Module):
     The values are read from the data set once; they move with the module and are no part of its `state_dict`.
 
     Args:
-        config: has `selected_features`, the names of fields of the data set's item file, `optional_features`, those of
-            them that are left out, with a warning, where there is no such field, and `pooling_mode`.
+        config: has `selected_features`, the names of fields of the data set's item file (a warning says what is lost
+            without any), `optional_features`, those of them that are left out, with a warning, where there is no such
+            field, and `pooling_mode`.
         dataset: as RecBole builds it.
         hidden_size: d.
 
@@ -53,6 +55,11 @@ class ItemFeatures(nn.Module):
         tokens, token_seqs, numbers = (fields[kind] for kind in _KINDS)
         self.names = tokens + token_seqs + numbers
         self.n_fields = 1 + len(self.names)
+        if not self.names:
+            logging.getLogger().warning(
+                "selected_features=[]: an item is its id alone (F = 1): nothing is mixed across features, and the "
+                "paper's results, which use some, are not to be expected."
+            )
         values = dataset.get_item_feature()
         self.n_items = dataset.num(config["ITEM_ID_FIELD"])
 

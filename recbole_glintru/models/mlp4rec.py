@@ -6,12 +6,10 @@ from torch import Tensor, nn
 
 from recbole_glintru import settings
 from recbole_glintru.layers.axis_mlp import AxisMLP
-from recbole_glintru.layers.item_features import ITEM, PUBLISHED_NAMES, ItemFeatures
+from recbole_glintru.layers.item_features import CHANNELS, FEATURES, ITEM, POSITIONS, PUBLISHED_NAMES, ItemFeatures
 from recbole_glintru.models.base import NextItemRecommender
 from recbole_glintru.ops import histories
 from recbole_glintru.ops.alignment import check_length, widen
-
-POSITIONS, FEATURES, CHANNELS = 1, 2, 3
 
 
 class Mixer(nn.Module):
@@ -89,11 +87,6 @@ class MLP4Rec(NextItemRecommender):
         self.feature_mixer = mixer(self.item_features.n_fields)
         self.output_norm = nn.LayerNorm(self.hidden_size, eps=settings.number(config, "layer_norm_eps"))
         self._initialise(settings.number(config, "initializer_range"))
-        if not self.item_features.names:
-            self.logger.warning(
-                "MLP4Rec: selected_features is empty, so that an item is its id alone (F = 1): nothing is "
-                "mixed across features, and the paper's results, which use some, are not to be expected."
-            )
 
     def _initialise(self, std: float) -> None:
         """Normal; the sequence and feature mixers, published as convolutions, keep PyTorch's default."""

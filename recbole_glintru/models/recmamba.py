@@ -89,6 +89,8 @@ class RecMamba(NextItemRecommender):
     def all_positions_loss(self, states: Tensor, targets: Tensor, negatives: Tensor) -> Tensor:
         """The authors' own objective: binary cross-entropy at every position that has a target.
 
+        For training loops of one's own: no setting trains with it, as RecBole's batches have one target a row.
+
         Args:
             states: `[B, L, d]`, of `encode_all`.
             targets, negatives: `[B, L] int64`, laid out like the states: the next item and a sampled one, 0 for none.

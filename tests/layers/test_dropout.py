@@ -1,8 +1,9 @@
 import pytest
 import torch
 
-from recbole_glintru.layers import dropout as module
-from recbole_glintru.layers.dropout import FEWEST, Dropout
+from recbole_glintru.layers.dropout import Dropout
+from recbole_glintru.ops import dropout as op
+from recbole_glintru.ops.dropout import FEWEST
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +72,7 @@ def test_probabilities_too_fine_for_16_bits_are_met(p):
 
 
 def own_numbers_fail(monkeypatch):
-    monkeypatch.setattr(module, "draw", None)
+    monkeypatch.setattr(op, "draw", None)
     with pytest.raises(TypeError):  # or nothing would be shown by those that pass
         Dropout(0.5)(torch.ones(FEWEST))
 

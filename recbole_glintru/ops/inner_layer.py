@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from recbole_glintru.layers.dropout import Dropout, draw, keep
+from recbole_glintru.ops.dropout import draw, dropout, keep, resolves
 from recbole_glintru.ops.precision import is_autocast
 from recbole_glintru.ops.tracing import is_traced
 
@@ -19,25 +19,32 @@ PIECE = 1 << 18  # elements of the inner layer at a time: 1 MiB in float32
 WIDER = 2  # times as wide as its input; a narrower one costs more to compute again than it takes to keep
 
 
-def through_inner_layer(u: Tensor, expand: Tensor, bias: Optional[Tensor], reduce: Tensor, dropout: Dropout) -> Tensor:
+def inner_layer_reference(
+    u: Tensor, expand: Tensor, bias: Optional[Tensor], reduce: Tensor, p: float, training: bool
+) -> Tensor:
     """The vectors of u through the inner layer.
 
     Args:
         u: `[B, R, K]`.
         expand: W_1 `[I, K]`; bias: b_1 `[I]` or None.
         reduce: W_2, `[I, K']` for all rows, or `[B, I, K']`, one for each.
-        dropout: on the inner layer.
+        p, training: of the dropout.
 
     Returns:
         `[B, R, K']`.
     """
+    return dropout(F.gelu(F.linear(u, expand, bias)), p, training) @ reduce
+
+
+def inner_layer(u: Tensor, expand: Tensor, bias: Optional[Tensor], reduce: Tensor, p: float, training: bool) -> Tensor:
+    """`inner_layer_reference`, in pieces on a CPU where the inner layer is what takes the memory."""
     is_wide = len(expand) >= WIDER * u.shape[2] and u.shape[:2].numel() * len(expand) > PIECE
-    drops = dropout.training and dropout.p > 0
-    plain = u.device.type != "cpu" or is_traced() or is_autocast("cpu") or (drops and not dropout.draws_for(u))
+    drops = training and p > 0
+    plain = u.device.type != "cpu" or is_traced() or is_autocast("cpu") or (drops and not resolves(u, p))
     if plain or not is_wide:
-        return dropout(F.gelu(F.linear(u, expand, bias))) @ reduce
+        return inner_layer_reference(u, expand, bias, reduce, p, training)
     draws = draw(torch.Size((*u.shape[:2], len(expand)))) if drops else None
-    return _InPieces.apply(u, expand, bias, reduce, draws, dropout.p)
+    return _InPieces.apply(u, expand, bias, reduce, draws, p)
 
 
 class _InPieces(torch.autograd.Function):

@@ -2,9 +2,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from recbole_glintru.layers import dropout, inner_layer
-from recbole_glintru.layers.dropout import Dropout
-from recbole_glintru.layers.inner_layer import through_inner_layer
+from recbole_glintru.ops import dropout, inner_layer
 
 B, R, K, INNER = 7, 5, 3, 60
 EVERYTHING, TWO_ROWS, LESS_THAN_A_ROW = 1 << 30, 2 * R * INNER, 1
@@ -22,10 +20,10 @@ def problem(own_weights, bias, dtype=torch.float64, inner=INNER):
     return u, expand, b if bias else None, reduce
 
 
-def results(monkeypatch, piece, tensors, module):
+def results(monkeypatch, piece, tensors, p, training=True):
     monkeypatch.setattr(inner_layer, "PIECE", piece)
     torch.manual_seed(0)
-    output = through_inner_layer(*tensors, module)
+    output = inner_layer.inner_layer(*tensors, p, training)
     cotangent = torch.linspace(-1, 1, output.numel(), dtype=output.dtype).view_as(output)
     return [output, *torch.autograd.grad(output, [x for x in tensors if x is not None], cotangent)]
 
@@ -36,11 +34,11 @@ def results(monkeypatch, piece, tensors, module):
 @pytest.mark.parametrize("own_weights", [False, True], ids=["for all rows", "one a row"])
 def test_pieces_are_the_whole(monkeypatch, own_weights, bias, p, piece):
     """Output and every gradient, with the same random numbers."""
-    tensors, module = problem(own_weights, bias), Dropout(p)
-    expected = results(monkeypatch, EVERYTHING, tensors, module)
+    tensors = problem(own_weights, bias)
+    expected = results(monkeypatch, EVERYTHING, tensors, p)
     with monkeypatch.context() as patch:
-        patch.setattr(Dropout, "forward", None)  # that of the whole
-        actual = results(patch, piece, tensors, module)
+        patch.setattr(inner_layer, "inner_layer_reference", None)  # that of the whole
+        actual = results(patch, piece, tensors, p)
     for ours, whole in zip(actual, expected):
         torch.testing.assert_close(ours, whole, rtol=1e-12, atol=1e-12)
 
@@ -48,8 +46,8 @@ def test_pieces_are_the_whole(monkeypatch, own_weights, bias, p, piece):
 def test_nothing_is_dropped_in_evaluation(monkeypatch):
     tensors = problem(False, True)
     for ours, whole in zip(
-        results(monkeypatch, TWO_ROWS, tensors, Dropout(0.5).eval()),
-        results(monkeypatch, EVERYTHING, tensors, Dropout(0.0)),
+        results(monkeypatch, TWO_ROWS, tensors, 0.5, training=False),
+        results(monkeypatch, EVERYTHING, tensors, 0.0),
     ):
         torch.testing.assert_close(ours, whole, rtol=1e-12, atol=1e-12)
 
@@ -73,7 +71,7 @@ def test_the_inner_layer_is_never_there_as_a_whole(monkeypatch, own_weights):
     sizes = []
     for piece in (TWO_ROWS, EVERYTHING):
         with Largest() as largest:
-            results(monkeypatch, piece, tensors, Dropout(0.5))
+            results(monkeypatch, piece, tensors, 0.5)
         sizes.append(largest.bytes)
     whole = B * R * INNER * 4
     assert sizes[0] <= whole / 2 + 8 and sizes[1] == whole
@@ -87,13 +85,13 @@ def test_the_inner_layer_is_never_there_as_a_whole(monkeypatch, own_weights):
 def test_otherwise_as_a_whole(monkeypatch, p, dtype, inner):
     tensors = problem(False, False, dtype, inner)
     monkeypatch.setattr(inner_layer, "_InPieces", None)
-    output, *gradients = results(monkeypatch, LESS_THAN_A_ROW, tensors, Dropout(p))
+    output, *gradients = results(monkeypatch, LESS_THAN_A_ROW, tensors, p)
     assert output.shape == (B, R, 4) and len(gradients) == 3
     with pytest.raises(AttributeError):  # or nothing would be shown
-        results(monkeypatch, LESS_THAN_A_ROW, problem(False, False), Dropout(0.5))
+        results(monkeypatch, LESS_THAN_A_ROW, problem(False, False), 0.5)
 
 
 def test_mixed_precision_is_the_plain_one(monkeypatch):
     tensors = problem(False, False, torch.float32)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert results(monkeypatch, LESS_THAN_A_ROW, tensors, Dropout(0.0))[0].dtype == torch.bfloat16
+        assert results(monkeypatch, LESS_THAN_A_ROW, tensors, 0.0)[0].dtype == torch.bfloat16
