@@ -10,9 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from recbole_glintru.ops import conv_kernels, host_lengths, matrix_units
-from recbole_glintru.ops.grouped_attention import linear_attention
+from recbole_glintru.ops.grouped_attention import linear_attention, single_query_attention
 from recbole_glintru.ops.linear_maps import linear_map
-from recbole_glintru.ops.packed_attention import NORM_FLOOR
 
 
 class Compact:
@@ -89,11 +88,7 @@ class Compact:
         return total
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, normalise: bool) -> Tensor:
-        key = F.elu(key)
-        weights = (self.spread(query) * key).sum(dim=-1)
-        if normalise:
-            weights = weights / torch.linalg.vector_norm(key, dim=-1).clamp(min=NORM_FLOOR)
-        return self.collect(weights.unsqueeze(-1) * value)
+        return single_query_attention(self, query, key, value, normalise)
 
     def attend_all(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         return self.arrange(linear_attention(self.pad(query), self.pad(key), self.pad(value)))

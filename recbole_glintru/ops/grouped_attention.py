@@ -1,16 +1,19 @@
-"""Linear attention in which every position of a history asks, over packed histories (`layouts.Packed`).
+"""Linear attention: of one query a history over its positions, and of every position.
 
     y_t = sum_s (q_t . k_s) v_s = q_t (sum_s k_s^T v_s)
 
-The matrices of histories of one length are one batched product. So the histories go into groups of like length, as many
-as pay, with zeros behind the shorter ones of each, and the results go back where they belong.
+Of packed histories (`layouts.Packed`) the matrices of those of one length are one batched product. So they go into
+groups of like length, as many as pay, with zeros behind the shorter ones of each, and the results go back where they
+belong.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from recbole_glintru.ops.lengths import Costs, plan
+from recbole_glintru.ops.packed_attention import NORM_FLOOR
 
 # On one core, at width 64, a group costs as much as 150 to 300 positions more, and no step costs anything.
 COSTS = Costs(group=200.0, step=0.0)
@@ -20,6 +23,15 @@ def linear_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Of padded histories, whose keys are zero in the padding: `[B, L, h, e]` each -> `[B, L, h, e]`."""
     sums = torch.einsum("blhe,blhf->bhef", key, value)
     return torch.einsum("blhe,bhef->blhf", query, sums)
+
+
+def single_query_attention(layout, query: Tensor, key: Tensor, value: Tensor, normalise: bool) -> Tensor:
+    """What `layouts.Padded.attend` says, by a layout's `spread` and `collect`."""
+    key = F.elu(key)
+    weights = (layout.spread(query) * key).sum(dim=-1)
+    if normalise:
+        weights = weights / torch.linalg.vector_norm(key, dim=-1).clamp(min=NORM_FLOOR)
+    return layout.collect(weights.unsqueeze(-1) * value)
 
 
 def grouped_attention(

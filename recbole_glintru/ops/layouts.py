@@ -22,9 +22,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from recbole_glintru.ops.compact import Compact
-from recbole_glintru.ops.grouped_attention import grouped_attention, linear_attention
+from recbole_glintru.ops.grouped_attention import grouped_attention, linear_attention, single_query_attention
 from recbole_glintru.ops.linear_maps import linear_map
-from recbole_glintru.ops.packed_attention import NORM_FLOOR, packed_attention
+from recbole_glintru.ops.packed_attention import packed_attention
 from recbole_glintru.ops.packed_convolution import packed_convolution
 from recbole_glintru.ops.pieces import collect, spread
 from recbole_glintru.ops.tracing import is_traced
@@ -106,11 +106,7 @@ class Padded:
         Returns:
             `[B, h, e]`.
         """
-        key = F.elu(key)
-        weights = (self.spread(query) * key).sum(dim=-1)
-        if normalise:
-            weights = weights / torch.linalg.vector_norm(key, dim=-1).clamp(min=NORM_FLOOR)
-        return self.collect(weights.unsqueeze(-1) * value)
+        return single_query_attention(self, query, key, value, normalise)
 
     def attend_all(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Linear attention of every position: y_t = sum_s (q_t . k_s) v_s over its history's, `[*P, h, e]` each."""

@@ -13,7 +13,7 @@ No program adds to what another one writes: the same input gives the same bits.
 """
 
 import functools
-from typing import NamedTuple, Optional
+from typing import NamedTuple, Optional, Union
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +23,7 @@ from torch.autograd.function import once_differentiable
 
 from recbole_glintru.ops.compact import Compact
 from recbole_glintru.ops.launching import on_device_of
-from recbole_glintru.ops.layouts import Layout, Packed, Padded
+from recbole_glintru.ops.layouts import Padded
 from recbole_glintru.ops.matrix_units import tf32_products
 from recbole_glintru.ops.precision import float32_region
 from recbole_glintru.ops.triton_gru_kernels import gru_backward, gru_forward
@@ -48,19 +48,18 @@ class Places(NamedTuple):
     padded: bool
 
 
-def places(layout: Layout) -> Places:
+def places(layout: Union[Padded, Compact]) -> Places:
     """The places of a layout's positions, in the order of its tensors `[*P, d]` with P made one dimension."""
-    if isinstance(layout, Packed):
-        starts = _on([0, *layout.counts[:-1]], layout.lengths).cumsum(0)
-        return Places(layout.lengths, torch.arange(len(layout.lengths), device=starts.device), starts, False)
     lengths, order = torch.sort(layout.lengths, descending=True, stable=True)
     if isinstance(layout, Compact):
         return Places(lengths, layout.starts[order], torch.arange(layout.length, device=order.device), False)
     return Places(lengths, order * layout.length, torch.arange(layout.length, device=order.device), True)
 
 
-def triton_gru(x: Tensor, layout: Layout, weight_ih: Tensor, weight_hh: Tensor, dtype: torch.dtype) -> Tensor:
-    """The states of one GRU layer without biases, in any layout.
+def triton_gru(
+    x: Tensor, layout: Union[Padded, Compact], weight_ih: Tensor, weight_hh: Tensor, dtype: torch.dtype
+) -> Tensor:
+    """The states of one GRU layer without biases, in the layouts of a GPU.
 
     Args:
         x: `[*P, in]`.
@@ -148,15 +147,4 @@ def _before(states, layout):
     """The state before each position, `[N, d]`."""
     if isinstance(layout, Compact):
         return layout.previous(states)
-    if isinstance(layout, Packed):
-        first = layout.counts[0]
-        distances, repeats = (_on(counts, states) for counts in (layout.counts[:-1], layout.counts[1:]))
-        places = torch.arange(first, len(states), device=states.device)
-        places -= torch.repeat_interleave(distances, repeats, output_size=len(places))
-        return torch.cat([states.new_zeros(first, states.shape[1]), states[places]])
     return F.pad(states.view(-1, layout.length, states.shape[1])[:, :-1], (0, 0, 1, 0)).flatten(0, 1)
-
-
-def _on(numbers, like):
-    """A list of integers where `like` is, without waiting for it."""
-    return torch.tensor(numbers, dtype=torch.int64).to(like.device, non_blocking=True)

@@ -6,10 +6,9 @@ from recbole_glintru.layers.gru import GRU
 from recbole_glintru.ops import gru_kernels, matrix_units
 from recbole_glintru.ops.compact import Compact
 from recbole_glintru.ops.gru import gru_reference
-from recbole_glintru.ops.layouts import Packed, Padded
+from recbole_glintru.ops.layouts import Padded
 
 triton_gru = pytest.importorskip("recbole_glintru.ops.triton_gru")
-ON_CPU_ALONE = pytest.mark.skipif(ON_GPU, reason="the layout is one for CPUs")
 # Of the largest element. float32: the interpreter's products are exact, a GPU's are TF32, of 2^-11 a factor. float16
 # has 2^-11 too and bfloat16 2^-8, also for what is stored; errors of up to 65 steps add up.
 TOLERANCES = {torch.float32: 2e-2 if ON_GPU else 2e-5, torch.float16: 2e-2, torch.bfloat16: 1e-1}
@@ -64,7 +63,7 @@ def objections():
     gru_kernels._objection.cache_clear()
 
 
-@pytest.mark.parametrize("layout", [Padded, Compact, pytest.param(Packed, marks=ON_CPU_ALONE)])
+@pytest.mark.parametrize("layout", [Padded, Compact])
 @pytest.mark.parametrize("rows, length, d", SHAPES)
 def test_equals_reference(rows, length, d, layout):
     arguments = problem(rows, length, d)
