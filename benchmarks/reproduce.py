@@ -23,8 +23,9 @@ Options:
   --values=3,5       the kernel sizes, hidden sizes or layers of a figure
   --seeds=3          how many, counted up from the protocol's, or from --seed=N
   --key=value        a setting of RecBole's for every cell, part of the cell's name; --MODEL.key=value for one model
-  --jobs=N           cells side by side;  --threads=N  of each, all cores unless given; a cell that is carried on
-                     keeps the number of its first epoch, on which the order of its sums depends
+  --jobs=N           cells side by side; on the first of several GPUs, unless CUDA_VISIBLE_DEVICES names another
+  --threads=N        of each cell, all cores unless given; a cell that is carried on keeps the number of its first
+                     epoch, on which the order of its sums depends
   --budget=2h        starts no cell after that time (s, m, h)
   --report           runs nothing, reports what is there
   --partial          before the report, tests what is in the middle of its training and has epochs that were not tested

@@ -21,6 +21,8 @@ from reproduction.running import READINGS
 USAGE = "benchmarks/reproduce.py TABLE [--dataset=NAME] [--models=A,B|all] [--seeds=N] [--key=value ...]; see --help"
 TABLES = ("table1", "table2", "table3", *(name for name in grids.EXPERIMENTS if name != "table2"))
 
+OF_THE_MACHINE = ("gpu_id", "use_gpu")  # no part of a cell
+
 
 class Parser(argparse.ArgumentParser):
     """A mistake is a UserError."""
@@ -165,19 +167,25 @@ def _nearest(name: str, names) -> str:
     return f"did you mean {' or '.join(near)}?" if near else f"must be one of {', '.join(names)}."
 
 
-def check_settings(cells: list[Cell], words: dict[str, str], data_path: Path) -> None:
-    """Find mistakes before anything is run: settings that nobody reads or that are refused, data that is missing."""
-    known: set[str] = set()
-    for number, model in enumerate(dict.fromkeys(cell.model for cell in cells)):
+def check_settings(cells: list[Cell], words: dict[str, str], data_path: Optional[Path] = None) -> None:
+    """Find mistakes before anything is run: settings that nobody reads or that are refused, data that is missing.
+
+    Args:
+        data_path: where the data has to be, or be loaded to; None where none is needed.
+    """
+    known, configs = set(), []
+    for model in dict.fromkeys(cell.model for cell in cells):
         cell = next(cell for cell in cells if cell.model == model)
+        above = {} if data_path is None else {"data_path": str(data_path.resolve())}
         with command_line([]), protocol.as_config_files(cell.protocol, model) as files:
             plain = merged_settings(model, cell.dataset, files)
             known |= {*plain.final_config_dict, *(key for keys in plain.parameters.values() for key in keys)}
-            config = merged_settings(
-                model, cell.dataset, files, {**dict(cell.changes), "data_path": str(data_path.resolve())}
-            )
-        if number == 0:
-            find_data(config)
+            configs.append(merged_settings(model, cell.dataset, files, {**dict(cell.changes), **above}))
     for key in words:
-        if key.partition(".")[2] not in known and key not in known:
+        setting = key.partition(".")[2] or key
+        if setting in OF_THE_MACHINE:
+            raise UserError(f"--{key}={words[key]}: the machine's; set CUDA_VISIBLE_DEVICES, empty for the CPU.")
+        if setting not in known and key not in known:
             raise UserError(f"--{key}={words[key]}: {_nearest(key, sorted(known))}")
+    if data_path is not None:
+        find_data(configs[0])

@@ -102,10 +102,11 @@ def reproduce(options, words: dict[str, str]) -> int:
 def _run(cells: list[Cell], words: dict[str, str], place: scheduling.Place, options) -> list[str]:
     """Run or test what the options say, and say what is left undone and why."""
     if options.report and not (options.partial or options.retest):
+        arguments.check_settings(cells, words)
         return []
     trains = not (options.report or options.retest)
-    scheduling.check_fresh(cells, place.store, options.replace and trains)
     arguments.check_settings(cells, words, place.data_path)
+    scheduling.check_fresh(cells, place.store, options.replace and trains)  # it may delete: nothing is wrong any more
     left = scheduling.run(cells, place) if trains else []
     if options.retest:
         left += scheduling.test(cells, place, partial=False)

@@ -1,5 +1,6 @@
 """What a report says of one model against the others, and of the readings against the paper."""
 
+import itertools
 import math
 import statistics
 from typing import Optional
@@ -9,11 +10,12 @@ from reproduction.markdown import number, p, percent, table
 from reproduction.rows import Row
 
 EXPLAINED = (
-    "Margins are relative to the other, of the means over the seeds that both have, whose number is given. p is of "
-    "two-sided paired t-tests on the same seeds: over users (of each the mean over these seeds), and over seeds. There "
-    "is - where nothing can be tested: one seed, differences that are all the same, or a reading that has no fixed "
-    "candidates."
+    "Margins are relative to the other, of the means over all seeds of each, whose numbers are given. p is of "
+    "two-sided paired t-tests: over users, of each the mean over all seeds of a model, and over the seeds that both "
+    "have. There is - where nothing can be tested: one seed, differences that are all the same, or a reading that has "
+    "no fixed candidates."
 )
+OTHER_QUANTITIES = ("uniform", "full")  # readings of other candidates than those of the paper's figures
 UNLIKE = "Not all had the same candidates: p over users is of unlike draws."
 
 
@@ -26,12 +28,14 @@ def against_one(rows: list[Row], reference: Row, reading: str, labels: dict[str,
     if len(having) < 2:
         return f"{title}\n\nNo comparison: no other has this reading."
     places = [f"{place} by {metric}" for metric, place in _places(having, reference, reading).items()]
-    others, printed = [row for row in having if row is not reference], any(row.paper for row in rows)
+    others = [row for row in having if row is not reference]
+    printed = reading not in OTHER_QUANTITIES and any(row.paper for row in rows)
     return "\n\n".join(
         [
             title,
             f"Rank of {len(having)}, by the means over all seeds of each: {', '.join(places)}. {EXPLAINED}",
             *_margins([(reference, row) for row in others], reading, printed),
+            *_between_seeds(reference, reading),
             *_without(rows, having),
         ]
     )
@@ -81,23 +85,44 @@ def _places(rows: list[Row], reference: Row, reading: str) -> dict[str, int]:
 
 def _margins(pairs: list[tuple[Row, Row]], reading: str, printed: bool) -> list[str]:
     """A line for each pair, and a word where their candidates are not the same."""
-    head, lines, alike = ["against", "seeds"], [], True
+    head, lines, alike = ["against", "seeds, theirs"], [], True
     for metric in grids.METRICS:
         head += [f"{metric}: margin", *(["paper's"] if printed else []), "p users", "p seeds"]
     for ours, theirs in pairs:
-        seeds = significance.common_seeds(ours.results, theirs.results, reading)
-        line = [theirs.label, str(len(seeds))]
+        numbers = (len(significance.seeds_with(row.results, reading)) for row in (ours, theirs))
+        line = [theirs.label, ", ".join(map(str, numbers))]
         for metric in grids.METRICS:
             p_users, same = significance.over_users(ours.results, theirs.results, reading, metric)
             alike = alike and (same or p_users is None)
-            other = theirs.mean(reading, metric, seeds)
-            line.append(percent(ours.mean(reading, metric, seeds) / other - 1 if other else None))
+            other = theirs.mean(reading, metric)
+            line.append(percent(ours.mean(reading, metric) / other - 1 if other else None))
             if printed:
                 both = metric in ours.paper and metric in theirs.paper
                 line.append(percent(ours.paper[metric] / theirs.paper[metric] - 1 if both else None))
             line += [p(p_users), p(significance.over_seeds(ours.results, theirs.results, reading, metric))]
         lines.append(line)
     return [table(head, lines), *([] if alike else [UNLIKE])]
+
+
+def _between_seeds(row: Row, reading: str) -> list[str]:
+    """How far the row's own seeds are apart, by margin and p over users: what chance in a training comes to."""
+    seeds = [seed for seed in significance.seeds_with(row.results, reading) if reading in row.results[seed].ranks]
+    largest = {}
+    for one, other in itertools.combinations(seeds, 2):
+        results = {one: row.results[one]}, {other: row.results[other]}
+        for metric in grids.METRICS:
+            (ours,), (theirs,) = (row.values(reading, metric, [seed]) for seed in (one, other))
+            p_users, _ = significance.over_users(*results, reading, metric)
+            if p_users is not None and min(ours, theirs) > 0:
+                margin = max(ours, theirs) / min(ours, theirs) - 1
+                largest[metric] = max(largest.get(metric, (0.0, 1.0)), (margin, p_users))
+    if not largest:
+        return []
+    apart = (f"{percent(margin, '')} by {metric} (p users {p(value)})" for metric, (margin, value) in largest.items())
+    return [
+        f"Seeds of {row.label} differ among themselves by up to {', '.join(apart)}. p over users does not know of the "
+        "chance in a training: where the other has one seed, a margin of that size may be no more than that."
+    ]
 
 
 def every_reading(rows: list[Row], labels: dict[str, str]) -> str:

@@ -178,8 +178,8 @@ class Progress:
         name, keys, *rest = states["numpy"]
         np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
         torch.set_rng_state(states["torch"])
-        if states["cuda"] and torch.cuda.is_available():
-            torch.cuda.set_rng_state_all(states["cuda"])
+        if torch.cuda.is_available():  # perhaps fewer GPUs than there were
+            torch.cuda.set_rng_state_all(states["cuda"][: torch.cuda.device_count()])
         self.train_data.generator.set_state(states["batches"])
 
     def _random_states(self) -> dict[str, Any]:

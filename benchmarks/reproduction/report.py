@@ -121,7 +121,9 @@ def _head(rows: list[Row], protocol: str) -> list[str]:
     """What has to be known before the figures are read."""
     unended = [row.label for row in rows if row.so_far()]
     lines = [f"These trainings have not ended, and their best epoch so far is tested: {'; '.join(unended)}."]
-    return (lines if unended else []) + other_data(rows, protocol)
+    at_limit = [row.label for row in rows if row.at_limit()]
+    cut = [f"These trainings ended at the most epochs allowed, perhaps before their best: {', '.join(at_limit)}."]
+    return (lines if unended else []) + (cut if at_limit else []) + other_data(rows, protocol)
 
 
 def _device(described: dict[str, Any]) -> str:
@@ -135,6 +137,7 @@ def accuracy(rows: list[Row], reading: str, labels: dict[str, str]) -> str:
     if not metrics:
         return f"## Accuracy: {labels[reading]}\n\nNo result has this reading."
     printed = any(metric in row.paper for row in rows for metric in metrics)
+    printed = printed and reading not in comparisons.OTHER_QUANTITIES
     head = ["", "seeds"]
     for metric in metrics:
         head += [metric, "paper", "difference"] if printed else [metric]

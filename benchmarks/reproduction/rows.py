@@ -77,6 +77,11 @@ class Row:
             for seed, record in records.items()
         }
 
+    def at_limit(self) -> bool:
+        """Whether a training ended with the most epochs allowed, and not for want of better ones."""
+        records = [result.record for result in self.results.values() if not result.record.get("partial")]
+        return any(record["training"]["epochs"] >= record["settings"].get("epochs", math.inf) for record in records)
+
     def so_far(self) -> str:
         """`7 of 200 epochs` where the trainings have not ended, otherwise empty."""
         records = [result.record for result in self.results.values() if result.record.get("partial")]

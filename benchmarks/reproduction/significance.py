@@ -41,13 +41,13 @@ def paired_t_test(ours: Sequence[float], theirs: Sequence[float], resolution: fl
     return float(stats.ttest_1samp(differences, 0.0).pvalue)
 
 
-def common_seeds(ours: Mapping[int, Result], theirs: Mapping[int, Result], reading: str) -> list[int]:
-    """The seeds that both have, with that reading."""
-
-    def has(result):
-        return reading in result.ranks or bool(result.record["readings"].get(reading))
-
-    return [seed for seed in ours if seed in theirs and has(ours[seed]) and has(theirs[seed])]
+def seeds_with(results: Mapping[int, Result], reading: str) -> list[int]:
+    """Those that have the reading."""
+    return [
+        seed
+        for seed, result in results.items()
+        if reading in result.ranks or bool(result.record["readings"].get(reading))
+    ]
 
 
 def over_users(
@@ -55,21 +55,20 @@ def over_users(
 ) -> tuple[Optional[float], bool]:
     """p over users, and whether both models had the same candidates.
 
-    Of each user the mean over the seeds that both have counts.
+    Of each user the mean over all seeds of a model counts.
 
     Args:
         ours, theirs: seed -> result.
     """
-    seeds = common_seeds(ours, theirs, reading)
-    found = [results[seed] for results in (ours, theirs) for seed in seeds]
-    if not found or any(reading not in result.ranks for result in found):
+    found = [[results[seed] for seed in seeds_with(results, reading)] for results in (ours, theirs)]
+    every = [result for results in found for result in results]
+    if not all(found) or any(reading not in result.ranks for result in every):
         return None, False
-    if len({len(result.ranks[reading]) for result in found}) > 1:
+    if len({len(result.ranks[reading]) for result in every}) > 1:
         return None, False
-    users = [per_user(result.ranks[reading])[metric] for result in found]
-    drawn = {_candidates(result, reading) for result in found}
-    p = paired_t_test(np.mean(users[: len(seeds)], axis=0), np.mean(users[len(seeds) :], axis=0))
-    return p, len(drawn) == 1 and None not in drawn
+    means = [np.mean([per_user(result.ranks[reading])[metric] for result in results], axis=0) for results in found]
+    drawn = {_candidates(result, reading) for result in every}
+    return paired_t_test(*means), len(drawn) == 1 and None not in drawn
 
 
 def _candidates(result: Result, reading: str) -> Any:
@@ -86,7 +85,8 @@ def over_seeds(ours: Mapping[int, Result], theirs: Mapping[int, Result], reading
     Metrics are computed from the ranks; where a reading has none, RecBole's are taken, which it rounds.
     """
     values, resolution = ([], []), 0.0
-    for seed in common_seeds(ours, theirs, reading):
+    common = [seed for seed in seeds_with(ours, reading) if seed in seeds_with(theirs, reading)]
+    for seed in common:
         for results, found in zip((ours, theirs), values):
             result = results[seed]
             if reading in result.ranks:

@@ -10,6 +10,7 @@ import time
 
 import pytest
 from reproduce_cells import BENCHMARKS, SMALL, few, make_place  # first: it makes the benchmarks importable
+from reproduce_reports import write_made_up
 from reproduction import arguments, command, parent, progress, running, scheduling
 
 
@@ -98,6 +99,12 @@ def _is_locked(folder):
         (["table2", "--dataset=ml-100k", "--hiden_size=8"], "--hiden_size=8: did you mean hidden_size"),
         (["table2", "--dataset=ml-100k", "--GLINTRU.n_layer=8"], "--GLINTRU.n_layer=8: did you mean"),
         (["table2", "--dataset=ml-100k", "--GLINTRUE.n_layers=8"], "Did you mean GLINTRU"),
+        (
+            ["table2", "--dataset=amazon-beauty", "--hiden_size=8"],
+            "--hiden_size=8: did you mean hidden_size",
+        ),  # no data
+        (["table2", "--report", "--hiden_size=8"], "--hiden_size=8: did you mean hidden_size"),
+        (["table2", "--dataset=ml-100k", "--gpu_id=1"], "--gpu_id=1: the machine's; set CUDA_VISIBLE_DEVICES"),
         (["table2", "--dataset=amazon-beauty", "--protocol=ml-100k"], "no data for 'amazon-beauty'"),
     ],
     ids=lambda words: " ".join(words) if isinstance(words, list) else "",
@@ -113,6 +120,15 @@ def test_a_mistake_is_one_clear_error(more, message, workplace, capsys, monkeypa
     status = command.main([*more, f"--results={workplace}", f"--scratch={workplace}"])
     errors = capsys.readouterr().err
     assert status == 2 and message in errors and errors.startswith("error: ") and "Traceback" not in errors
+
+
+def test_a_mistake_removes_no_result(place, capsys):
+    one = few()
+    write_made_up(place, one, 0.3, settings={**one.settings(), "epochs": 99})  # of a cell that is another one now
+    words = [word for word in words_for(place, "figure2", "--replace") if not word.startswith("--data_path")]
+    for mistake in ("--data_path=nowhere", "--hiden_size=3"):
+        assert command.main([*words, mistake]) == 2 and place.store.file(one).is_file()
+        assert mistake.partition("=")[2] in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text, value", [("2h", 7200), ("1h30m", 5400), ("90s", 90), ("90", 90), (None, math.inf)])

@@ -3,7 +3,7 @@
 import pytest
 from reproduce_cells import make_place  # first: it makes the benchmarks importable
 from reproduce_reports import FACTORS, beauty, write_made_up, write_report
-from reproduction import running
+from reproduction import markdown, running, significance
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def test_a_tuned_model_is_still_the_reference(place):
     write_made_up(place, beauty("SASRec"), 0.25)
     text = write_report(place, "table2", own={"GLINTRU": {"n_layers": 2}})
     assert "## GLINTRU, n_layers=2 against the others" in text and "Rank of 2," in text
-    assert lines_of(text, "| SASRec | 1 | +20.0 % |")
+    assert lines_of(text, "| SASRec | 1, 1 | +20.0 % |")
 
 
 def test_a_tuned_ablation_has_its_reference_too(place):
@@ -28,18 +28,41 @@ def test_a_tuned_ablation_has_its_reference_too(place):
     write_made_up(place, beauty("GLINTRU", dropout_prob=0.1, use_gru=False), 0.25)
     text = write_report(place, "table9", own={"GLINTRU": {"dropout_prob": 0.1}})
     assert "## default, dropout_prob=0.1 against the others" in text
-    assert lines_of(text, "| use_gru=False, dropout_prob=0.1 | 1 | +20.0 % |")
+    assert lines_of(text, "| use_gru=False, dropout_prob=0.1 | 1, 1 | +20.0 % |")
 
 
-def test_margins_are_of_the_common_seeds(place):
+def test_margins_are_of_all_seeds_of_each(place):
     for seed, score in ((666, 0.3), (667, 0.6)):
         write_made_up(place, beauty("GLINTRU", seed), score)
     write_made_up(place, beauty("SASRec"), 0.25)
-    write_made_up(place, beauty("LinRec", 668), 0.25)
+    write_made_up(place, beauty("LinRec", 668), 0.5)
     text = write_report(place, "table2", seeds=(666, 667, 668))
-    assert lines_of(text, "| SASRec | 1 | +20.0 % |")  # 0.3 / 0.25, and not 0.45 / 0.25
-    assert lines_of(text, "| LinRec | 0 | - | +4.7 % | - | - | - |")
-    assert "over the seeds that both have" in text
+    assert lines_of(text, "| SASRec | 2, 1 | +80.0 % |")  # 0.45 / 0.25, the means that the ranks are of
+    assert lines_of(text, "| LinRec | 2, 1 | -10.0 % |")  # no common seed
+
+
+def test_the_chance_in_a_training_is_told_of(place):
+    """From ranks of one model with two seeds: what p over users calls significant may be another seed alone."""
+    write_made_up(place, beauty("SASRec"), 0.25)
+    write_made_up(place, beauty("GLINTRU"), 0.3)
+    assert "among themselves" not in write_report(place, "table2")
+    write_made_up(place, beauty("GLINTRU", 667), 0.33)
+    write_made_up(place, beauty("GLINTRU", 668), 0.31)
+    text = write_report(place, "table2", seeds=(666,))
+    ranks = [place.store.read(beauty("GLINTRU", seed)).ranks["fixed"] for seed in (666, 667)]
+    users = [significance.per_user(of)["NDCG@10"] for of in ranks]
+    p = significance.paired_t_test(*users)
+    assert "Seeds of GLINTRU differ among themselves by up to 10.0 % by Recall@10" in text
+    assert f"10.0 % by NDCG@10 (p users {markdown.p(p)})" in text
+
+
+@pytest.mark.parametrize("reading", ["uniform", "full"])
+def test_other_candidates_are_not_set_beside_the_papers_figures(place, reading):
+    for model, score in (("GLINTRU", 0.3), ("SASRec", 0.25)):
+        write_made_up(place, beauty(model), score)
+    text = write_report(place, "table2", reading=reading)
+    shown = text.partition("## Accuracy")[2].partition("## Accuracy")[0].partition("## Every reading")[0]
+    assert "margin" in shown and "paper" not in shown and "difference |" not in shown
 
 
 def test_figures_compare_models_of_the_same_value(place):
@@ -51,9 +74,9 @@ def test_figures_compare_models_of_the_same_value(place):
     assert "## GLINTRU against the others of the same kernel size" in text
     assert "| GLINTRU, 3 | 2 | 1 | 1 | 1 |" in text and "| GLINTRU, 5 | 2 | 2 | 2 | 2 |" in text
     margins = text.partition("Ranks by the means")[2]
-    assert [line[:31] for line in lines_of(margins.partition("##")[0], "| Mamba4Rec")] == [
-        "| Mamba4Rec, 3 | 1 | +20.0 % | ",
-        "| Mamba4Rec, 5 | 1 | -20.0 % | ",
+    assert [line[:34] for line in lines_of(margins.partition("##")[0], "| Mamba4Rec")] == [
+        "| Mamba4Rec, 3 | 1, 1 | +20.0 % | ",
+        "| Mamba4Rec, 5 | 1, 1 | -20.0 % | ",
     ]
     assert "No comparison: no two with this reading." in write_report(place, "figure3", reading="validation_fixed")
 
@@ -63,7 +86,7 @@ def test_widths_are_compared_with_every_model(place):
         write_made_up(place, beauty(model, hidden_size=32, embedding_size=32), score)
     text = write_report(place, "figure5")
     assert "of the same hidden size" in text and "| GLINTRU, 32 | 3 | 2 | 2 | 2 |" in text
-    assert lines_of(text, "| SASRec, 32 | 1 | -25.0 % |") and lines_of(text, "| LinRec, 32 | 1 | +20.0 % |")
+    assert lines_of(text, "| SASRec, 32 | 1, 1 | -25.0 % |") and lines_of(text, "| LinRec, 32 | 1, 1 | +20.0 % |")
 
 
 def test_each_baseline_says_which_reading_its_figures_support(place):

@@ -37,14 +37,14 @@ def made_up(ranks, candidates="a"):
     return Result({"candidates": candidates, "readings": {}}, {"fixed": np.array(ranks, dtype=np.uint8)})
 
 
-def test_users_are_paired_over_common_seeds_alone():
-    ours = {1: made_up([1, 1, 2, 0]), 2: made_up([1, 2, 0, 0]), 3: made_up([9, 9, 9, 9])}
-    theirs = {1: made_up([2, 0, 0, 0]), 2: made_up([2, 2, 2, 0])}
+def test_users_are_paired_over_all_seeds_of_each():
+    ours = {1: made_up([1, 1, 2, 0]), 2: made_up([1, 2, 0, 0]), 3: Result({"readings": {}})}
+    theirs = {2: made_up([2, 0, 0, 0])}
     p, same = significance.over_users(ours, theirs, "fixed", "MRR@10")
-    expected = significance.paired_t_test([1, 0.75, 0.25, 0], [0.5, 0.25, 0.25, 0])
+    expected = significance.paired_t_test([1, 0.75, 0.25, 0], [0.5, 0, 0, 0])
     assert p == pytest.approx(expected) and same
     assert significance.over_users(ours, {2: made_up([1, 1, 1, 1], "b")}, "fixed", "MRR@10")[1] is False
-    assert significance.over_users(ours, {4: made_up([1, 1, 1, 1])}, "fixed", "MRR@10") == (None, False)
+    assert significance.over_users(ours, {}, "fixed", "MRR@10") == (None, False)
     assert significance.over_users(ours, theirs, "test", "MRR@10") == (None, False)
 
 
@@ -71,8 +71,9 @@ def test_without_ranks_differences_within_the_last_decimal_are_the_same():
     assert p(reported(0.2101, 0.2303), {0: Result({"readings": {"test": {}}})}) is None
 
 
-def test_seeds_without_the_reading_are_not_common():
+def test_seeds_without_the_reading_do_not_count():
     ours, theirs = {1: made_up([1, 0]), 2: made_up([0, 3])}, {1: made_up([2, 0]), 2: Result({"readings": {}})}
-    assert significance.common_seeds(ours, theirs, "fixed") == [1]
+    assert significance.seeds_with(ours, "fixed") == [1, 2] and significance.seeds_with(theirs, "fixed") == [1]
+    assert significance.over_seeds(ours, theirs, "fixed", "MRR@10") is None  # one is common
     unlike = {1: made_up([2, 0, 0])}
     assert significance.over_users(ours, unlike, "fixed", "MRR@10") == (None, False)
