@@ -8,10 +8,8 @@ step: a sixth of the time of a training step on a CPU. This is the same as the e
 import ctypes
 import os
 
-LARGEST = (
-    1 << 30,
-    1 << 25,
-)  # bytes; what is larger still goes back at once. Older versions of glibc take 32 MiB at most
+# Bytes; what is larger still goes back at once. Older versions of glibc take no more than the second.
+LARGEST = (1 << 30, 1 << 25)
 TRIM = 2**31 - 1  # bytes at the end of the heap
 VARIABLES = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
 _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -3, -1  # parameters of mallopt(3)

@@ -111,10 +111,10 @@ def _between_seeds(row: Row, reading: str) -> list[str]:
     for one, other in itertools.combinations(seeds, 2):
         results = {one: row.results[one]}, {other: row.results[other]}
         for metric in grids.METRICS:
-            (ours,), (theirs,) = (row.values(reading, metric, [seed]) for seed in (one, other))
+            values = row.values(reading, metric, [one, other])
             p_users, _ = significance.over_users(*results, reading, metric)
-            if p_users is not None and min(ours, theirs) > 0:
-                margin = max(ours, theirs) / min(ours, theirs) - 1
+            if p_users is not None and len(values) == 2 and min(values) > 0:
+                margin = max(values) / min(values) - 1
                 largest[metric] = max(largest.get(metric, (0.0, 1.0)), (margin, p_users))
     if not largest:
         return []

@@ -56,6 +56,15 @@ def test_the_chance_in_a_training_is_told_of(place):
     assert f"10.0 % by NDCG@10 (p users {markdown.p(p)})" in text
 
 
+def test_the_chance_in_a_training_by_the_metrics_that_there_are(place):
+    """The user may have asked for others, or for other lengths of the list."""
+    for model, seed, score in (("GLINTRU", 666, 0.3), ("GLINTRU", 667, 0.33), ("SASRec", 666, 0.3)):
+        readings = {"fixed": {"ndcg@10": score, "recall@5": score}}
+        write_made_up(place, beauty(model, seed), score, readings=readings)
+    text = write_report(place, "table2")
+    assert "among themselves by up to 10.0 % by NDCG@10 (p users" in text
+
+
 @pytest.mark.parametrize("reading", ["uniform", "full"])
 def test_other_candidates_are_not_set_beside_the_papers_figures(place, reading):
     for model, score in (("GLINTRU", 0.3), ("SASRec", 0.25)):
