@@ -15,6 +15,7 @@ leaves what was measured. Ctrl-C ends it in good order.
 """
 
 import argparse
+import datetime
 import sys
 import time
 import warnings
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 import torch
-from measure import growth, profiling, report, shapes
+from measure import checkout, growth, profiling, report, shapes
 from measure.loader import SETTINGS as LOADER_SETTINGS
 from measure.loader import LoaderShare
 from measure.options import find_device, obey_interrupts, positive
@@ -286,7 +287,15 @@ def run_profile(workload, options, budget, sections, advance) -> None:
 
 
 def _section(kind, about, measured):
-    return {"kind": kind, "about": about, "rows": measured.rows, "notes": measured.notes, "finished": False}
+    return {
+        "kind": kind,
+        "about": about,
+        "package": checkout.package(),
+        "date": datetime.date.today().isoformat(),
+        "rows": measured.rows,
+        "notes": measured.notes,
+        "finished": False,
+    }
 
 
 def _machine(options):

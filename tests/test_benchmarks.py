@@ -19,7 +19,7 @@ from recbole_glintru.ops.counting import CountMultiplyAdds
 sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
 import efficiency  # noqa: E402
-from measure import growth, loader, memory, report, shapes, table, timing, workload  # noqa: E402
+from measure import checkout, growth, loader, memory, report, shapes, table, timing, workload  # noqa: E402
 from measure.plain_glintru import PlainGLINTRU  # noqa: E402
 
 TINY = shapes.Shape(
@@ -190,6 +190,8 @@ def test_table(tmp_path, tiny_shape, no_memory, capsys):
     assert Path.cwd() == before
     section = results(tmp_path)["tiny shape"]
     assert section["finished"]
+    assert section["package"] == checkout.package()
+    assert f"Measured on {section['date']}, commit" in report.render(section)
     assert list(section["rows"]) == ["GLINTRU", "GRU4Rec-accelerated", "GLINTRU-plain"]
     for row in section["rows"].values():
         assert row["training"]["turns"] >= 2 and row["scoring"]["ms"] > 0 and row["parameters"] > 0

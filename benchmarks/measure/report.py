@@ -72,6 +72,10 @@ def render(section: dict[str, Any]) -> str:
     """A section as Markdown: what it is about, its table, its notes."""
     lines = [section["about"], "", *markdown_table(*_TABLES[section["kind"]](section)), ""]
     lines += [f"* {note}" for note in section["notes"]]
+    if "package" in section:
+        commit = (section["package"]["commit"] or "unknown")[:10]
+        changed = " and changes to it" if section["package"]["changed"] else ""
+        lines.append(f"* Measured on {section['date']}, commit {commit}{changed}.")
     if not section["finished"]:
         lines.append("* Stopped before its end: what is missing was not measured.")
     return "\n".join(lines) + "\n"

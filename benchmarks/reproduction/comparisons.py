@@ -16,6 +16,7 @@ EXPLAINED = (
     "no fixed candidates."
 )
 OTHER_QUANTITIES = ("uniform", "full")  # readings of other candidates than those of the paper's figures
+SIGNIFICANT = 0.05  # of p over users
 UNLIKE = "Not all had the same candidates: p over users is of unlike draws."
 
 
@@ -33,6 +34,7 @@ def against_one(rows: list[Row], reference: Row, reading: str, labels: dict[str,
     return "\n\n".join(
         [
             title,
+            *_verdicts(reference, others, reading),
             f"Rank of {len(having)}, by the means over all seeds of each: {', '.join(places)}. {EXPLAINED}",
             *_margins([(reference, row) for row in others], reading, printed),
             *_between_seeds(reference, reading),
@@ -104,8 +106,45 @@ def _margins(pairs: list[tuple[Row, Row]], reading: str, printed: bool) -> list[
     return [table(head, lines), *([] if alike else [UNLIKE])]
 
 
+def _verdicts(reference: Row, others: list[Row], reading: str) -> list[str]:
+    """Whom the reference is ahead of and whom behind, by each metric, where neither users nor seeds explain it."""
+    apart, lines = _seeds_apart(reference, reading), []
+    for metric in grids.METRICS:
+        found: dict[str, list[str]] = {"ahead of": [], "behind": [], "not settled against": []}
+        mean = reference.mean(reading, metric)
+        for row in others:
+            p_users, same = significance.over_users(reference.results, row.results, reading, metric)
+            other = row.mean(reading, metric)
+            if p_users is None or not same or not other:
+                continue
+            chance, _ = apart.get(metric, (0.0, 1.0))
+            settled = p_users < SIGNIFICANT and abs(mean / other - 1) > chance
+            found[("ahead of" if mean > other else "behind") if settled else "not settled against"].append(row.label)
+        said = "; ".join(f"{what} {', '.join(labels)}" for what, labels in found.items() if labels)
+        lines += [f"* By {metric}, {reference.label} is {said}."] if said else []
+    if not lines:
+        return []
+    of_seeds = "that is more than its own seeds differ by" if apart else "(of one seed: chance in the training apart)"
+    return [
+        "\n".join(lines),
+        f"Settled is a margin of {reference.label}'s with p over users below {SIGNIFICANT} {of_seeds}.",
+    ]
+
+
 def _between_seeds(row: Row, reading: str) -> list[str]:
-    """How far the row's own seeds are apart, by margin and p over users: what chance in a training comes to."""
+    """How far the row's own seeds are apart: what chance in a training comes to."""
+    largest = _seeds_apart(row, reading)
+    if not largest:
+        return []
+    apart = (f"{percent(margin, '')} by {metric} (p users {p(value)})" for metric, (margin, value) in largest.items())
+    return [
+        f"Seeds of {row.label} differ among themselves by up to {', '.join(apart)}. p over users does not know of the "
+        "chance in a training: where the other has one seed, a margin of that size may be no more than that."
+    ]
+
+
+def _seeds_apart(row: Row, reading: str) -> dict[str, tuple[float, float]]:
+    """Metric -> the largest margin of one of the row's seeds over another, and p of it over users."""
     seeds = [seed for seed in significance.seeds_with(row.results, reading) if reading in row.results[seed].ranks]
     largest = {}
     for one, other in itertools.combinations(seeds, 2):
@@ -116,13 +155,7 @@ def _between_seeds(row: Row, reading: str) -> list[str]:
             if p_users is not None and len(values) == 2 and min(values) > 0:
                 margin = max(values) / min(values) - 1
                 largest[metric] = max(largest.get(metric, (0.0, 1.0)), (margin, p_users))
-    if not largest:
-        return []
-    apart = (f"{percent(margin, '')} by {metric} (p users {p(value)})" for metric, (margin, value) in largest.items())
-    return [
-        f"Seeds of {row.label} differ among themselves by up to {', '.join(apart)}. p over users does not know of the "
-        "chance in a training: where the other has one seed, a margin of that size may be no more than that."
-    ]
+    return largest
 
 
 def every_reading(rows: list[Row], labels: dict[str, str]) -> str:

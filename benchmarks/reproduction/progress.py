@@ -17,6 +17,7 @@ from typing import Any, Callable, Optional
 
 import numpy as np
 import torch
+from measure import checkout
 
 from recbole_glintru.launch.errors import UserError
 from recbole_glintru.layers.glintru_block import ExpertMixing
@@ -89,7 +90,7 @@ class Progress:
             "interruptions": 0,
             "finished": False,
             "mixing_at_start": _mixing(trainer.model),
-            "package": surroundings.package(),  # now: while the training runs, the checkout may change
+            "package": checkout.package(),  # now: while the training runs, the checkout may change
             "versions": surroundings.versions(),
             "device": surroundings.device(trainer.device),
             "peak_memory_MiB": None,

@@ -1,18 +1,14 @@
 """`benchmarks/reproduce.py`: the results of cells, and the settings that they were run with."""
 
 import json
-import shutil
-import subprocess
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 from reproduce_cells import few, make_place  # first: it makes the benchmarks importable
-from reproduction import cells, running, scheduling, surroundings
+from reproduction import cells, running, scheduling
 from reproduction.cells import RESULTS, Cell, Result, Stale, Store
 
-import recbole_glintru
 from recbole_glintru.launch.errors import UserError
 
 
@@ -136,39 +132,3 @@ def test_an_unfinished_trainings_result_stands_in_until_it_has_ended(place):
     place.store.write(fraction, Result({"settings": fraction.settings(), "partial": True}, ranks))
     assert place.store.read(fraction, partial=True).ranks.keys() == {"fixed"}
     assert place.store.read(replace(fraction, seed=1), partial=True) is None
-
-
-# ------------------------------------------------------------------------------------------------------- surroundings
-
-
-@pytest.mark.skipif(shutil.which("git") is None, reason="no git")
-def test_a_result_says_whether_the_code_is_the_commits(tmp_path, monkeypatch):
-    files = (
-        "recbole_glintru/__init__.py",
-        "properties/model/M.yaml",
-        "benchmarks/a.py",
-        "benchmarks/reproduction/b.py",
-    )
-    for name in (*files, "benchmarks/results/cells/c.json", "README.md"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text("a = 1\n")
-
-    def git(*words):
-        author = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false")
-        subprocess.run(["git", *author, *words], cwd=tmp_path, check=True, capture_output=True)
-
-    git("init")
-    git("add", ".")
-    git("commit", "-m", "a")
-    monkeypatch.setattr(recbole_glintru, "__file__", str(Path(tmp_path, files[0])))
-    (tmp_path / "benchmarks/results/cells/c.json").write_text("{}")
-    (tmp_path / "benchmarks/results/cells/d.json").write_text("{}")
-    (tmp_path / "README.md").write_text("b")
-    package = surroundings.package()
-    assert len(package["commit"]) == 40 and package["changed"] is False
-    for name in (*files, "benchmarks/reproduction/new.py"):
-        (tmp_path / name).write_text("a = 2\n")
-        assert surroundings.package()["changed"] is True, name
-        (tmp_path / name).write_text("a = 1\n")
-    (tmp_path / "benchmarks/reproduction/new.py").unlink()
-    assert surroundings.package()["changed"] is False

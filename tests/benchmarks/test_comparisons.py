@@ -1,5 +1,6 @@
 """`benchmarks/reproduce.py`: how its reports compare models, and the readings with the paper."""
 
+import numpy as np
 import pytest
 from reproduce_cells import make_place  # first: it makes the benchmarks importable
 from reproduce_reports import FACTORS, beauty, write_made_up, write_report
@@ -63,6 +64,41 @@ def test_the_chance_in_a_training_by_the_metrics_that_there_are(place):
         write_made_up(place, beauty(model, seed), score, readings=readings)
     text = write_report(place, "table2")
     assert "among themselves by up to 10.0 % by NDCG@10 (p users" in text
+
+
+class Drawn:
+    """In the place of a generator: the ranks of 50 users, the given ones over and over."""
+
+    def __init__(self, *ranks):
+        self.ranks = np.resize(ranks, 50)
+
+    def integers(self, *limits):
+        return self.ranks
+
+
+def test_a_verdict_is_for_users_and_seeds_to_agree_upon(place):
+    write_made_up(place, beauty("GLINTRU"), 0.30, Drawn(2, 2, 3))
+    write_made_up(place, beauty("SASRec"), 0.25, Drawn(4, 5))
+    write_made_up(place, beauty("GRU4Rec"), 0.25, Drawn(2, 3, 2))
+    text = write_report(place, "table2")
+    assert "* By NDCG@10, GLINTRU is ahead of SASRec; not settled against GRU4Rec.\n" in text
+    assert "p over users below 0.05 (of one seed" in text
+    write_made_up(place, beauty("GLINTRU", 667), 0.33, Drawn(2, 3, 2))  # 10 % apart
+    for model, score, ranks in (
+        ("LinRec", 0.30, (4, 5)),
+        ("SMLP4Rec", 0.40, (1, 1, 2)),
+        ("Mamba4Rec", 0.34, (1, 1, 2)),
+    ):
+        write_made_up(place, beauty(model), score, Drawn(*ranks))
+    text = write_report(place, "table2")
+    said = "ahead of SASRec; behind SMLP4Rec; not settled against GRU4Rec, LinRec, Mamba4Rec"
+    assert lines_of(text, f"* By NDCG@10, GLINTRU is {said}.") and "that is more than its own seeds differ by." in text
+
+
+def test_unlike_candidates_have_no_verdict(place):
+    write_made_up(place, beauty("GLINTRU"), 0.30, Drawn(2, 2, 3))
+    write_made_up(place, beauty("SASRec"), 0.25, Drawn(4, 5), candidates="others")
+    assert not lines_of(write_report(place, "table2"), "* By")
 
 
 @pytest.mark.parametrize("reading", ["uniform", "full"])
