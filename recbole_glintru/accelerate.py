@@ -2,9 +2,10 @@
 
 1. `predict` encodes each distinct history once: RecBole's sampled evaluation repeats it for every candidate.
 2. `forward` runs on groups of rows of like length, each cut to its own longest history (`ops/lengths.py`).
+3. Dropout draws cheaper random numbers on a CPU (`ops/dropout.py`).
 
-Both are exact for a model whose states do not depend on how far a history is padded nor on the other rows of the
-batch. Whether that is so is found out, not believed: see `padding_check.py`.
+The first two are exact for a model whose states do not depend on how far a history is padded nor on the other rows of
+the batch. Whether that is so is found out, not believed: see `padding_check.py`.
 """
 
 import functools
@@ -15,9 +16,10 @@ import torch
 import torch.nn.functional as F
 from recbole.model.abstract_recommender import SequentialRecommender
 from recbole.model.sequential_recommender.bert4rec import BERT4Rec
-from torch import Tensor
+from torch import Tensor, nn
 
 from recbole_glintru import padding_check, settings
+from recbole_glintru.layers.dropout import Dropout
 from recbole_glintru.models.base import NextItemRecommender
 from recbole_glintru.ops import histories, lengths
 
@@ -29,10 +31,10 @@ class NotInvariant(ValueError):
 def accelerate(model, length_groups: Union[bool, str, lengths.Costs] = True):
     """Let a sequential model encode each distinct history once in `predict`, and no more padding than pays.
 
-    The model is changed in place and returned: its class becomes a subclass of what it was, of the same name. Its
-    parameters, `state_dict` and checkpoints, random state and training mode stay as they are. Scores, loss and
-    gradients are the same up to rounding, though dropout draws other random numbers. A model of this package has both
-    savings already and is returned as it is.
+    The model is changed in place and returned: its class becomes a subclass of what it was, of the same name, and so do
+    those of its `torch.nn.Dropout` modules. Its parameters, `state_dict` and checkpoints, random state and training
+    mode stay as they are. Scores, loss and gradients are the same up to rounding, though dropout draws other random
+    numbers. A model of this package has these savings already and is returned as it is.
 
     Args:
         model: a `SequentialRecommender`; its histories are the two-dimensional integer tensors of `forward`.
@@ -60,6 +62,9 @@ def accelerate(model, length_groups: Union[bool, str, lengths.Costs] = True):
         raise
     model._acceleration.length_groups = length_groups
     model.__class__ = accelerated_class(plain)
+    for module in model.modules():
+        if type(module) is nn.Dropout and not module.inplace:
+            module.__class__ = Dropout
     return model
 
 
@@ -91,7 +96,7 @@ class _Acceleration:
 
 
 class Accelerated:
-    """Stands before the class of a model: its methods are the model's own, with the two savings around them."""
+    """Stands before the class of a model: its methods are the model's own, with the first two savings around them."""
 
     def forward(self, *arguments, **keywords):
         """The model's own `forward`, of fewer rows and fewer columns."""

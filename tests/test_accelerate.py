@@ -19,7 +19,9 @@ from torch import nn
 from recbole_glintru import padding_check
 from recbole_glintru.accelerate import Accelerated, NotInvariant, accelerate
 from recbole_glintru.launch import command
+from recbole_glintru.layers.dropout import Dropout
 from recbole_glintru.models.glintru import GLINTRU
+from recbole_glintru.ops.dropout import dropout
 from recbole_glintru.ops.lengths import Costs
 
 INVARIANT = "SASRec GRU4Rec NARM BERT4Rec CORE SRGNN GCSAN SASRecF GRU4RecF FDSA S3Rec FPMC TransRec".split()
@@ -200,6 +202,23 @@ def test_dropout_differs_between_equal_histories(case):
     twice = made.ranking.repeat_interleave(2)
     scores = accelerate(made.model).train().predict(twice).view(-1, 2)
     assert (scores[:, 0] != scores[:, 1]).all()
+
+
+def test_dropout_draws_the_packages_numbers(case):
+    """Of each module's own probability; a dropout of another kind, or in place, stays what it is."""
+    made = case("SASRec")
+    made.model.in_place, made.model.whole_channels = nn.Dropout(0.5, inplace=True), nn.Dropout1d(0.5)
+    made.model.dropout.p = 0.25
+    accelerate(made.model)
+    kinds = {name: type(module) for name, module in made.model.named_modules() if isinstance(module, nn.Dropout)}
+    assert kinds.pop("in_place") is nn.Dropout and len(kinds) == 7 and set(kinds.values()) == {Dropout}
+    assert type(made.model.whole_channels) is nn.Dropout1d
+    ones = torch.ones(1 << 14)
+    torch.manual_seed(0)
+    dropped = made.model.dropout.train()(ones)
+    torch.manual_seed(0)
+    torch.testing.assert_close(dropped, dropout(ones, 0.25, training=True), rtol=0, atol=0)
+    assert torch.equal(made.model.dropout.eval()(ones), ones)
 
 
 # ------------------------------------------------------------------------------------------------ what it leaves alone
