@@ -27,6 +27,9 @@ def _check_recbole():
 
 _check_recbole()
 
+# These two are imported for what they enter into the tables of `compat/import_hooks.py`.
+from recbole_glintru import additions as _additions  # noqa: E402, F401
+from recbole_glintru import compat as _compat  # noqa: E402, F401
 from recbole_glintru import plugin as _plugin  # noqa: E402
 
 _plugin.register()

@@ -5,7 +5,7 @@ a row as wide as the catalogue. Here a batch is some users' histories, once each
 metrics are read from the scores of the candidates alone. Negatives are drawn user by user with the random numbers that
 RecBole draws, so that they are the same ones, and every random generator stands where RecBole would leave it.
 
-`plugin.py` puts this in the place of the loader that `Trainer.evaluate` is given, for the models of this package and
+`additions.py` puts this in the place of the loader that `Trainer.evaluate` is given, for the models of this package and
 for accelerated ones, unless `compact_evaluation` is False; RecBole's own way is taken wherever `replaces` says so.
 """
 

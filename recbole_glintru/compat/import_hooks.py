@@ -1,6 +1,6 @@
 """Changing modules while they are imported: what runs after a module's body, what stands around it, small tools.
 
-The tables are filled by decorated functions, in this folder and in `plugin.py`, and read by the finder of `plugin.py`.
+Decorated functions fill the tables, in this folder and in `additions.py`, and the finder of `plugin.py` reads them.
 """
 
 import contextlib

@@ -10,7 +10,7 @@ from recbole_glintru.launch.checks import at_k, validates
 def on_request(config, dataset, built_datasets: list) -> None:
     """See that there is something to learn, to validate and to test, that histories fit, and that topk can be had.
 
-    `plugin.py` has it called, before any loader is made, where the settings say `check_data: True`.
+    `additions.py` has it called, before any loader is made, where the settings say `check_data: True`.
 
     Args:
         config: RecBole's `Config`.
