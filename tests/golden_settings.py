@@ -21,6 +21,7 @@ def smlp4rec(config):
         "n_layers": config["n_layers"],
         "expansion": config["expansion_factor"],
         "selected_features": config["selected_features"],
+        "numerical_features": config.get("numerical_features", []),
         "pooling_mode": config["pooling_mode"],
         "layer_norm_eps": config["layer_norm_eps"],
     }
