@@ -107,28 +107,33 @@ def _margins(pairs: list[tuple[Row, Row]], reading: str, printed: bool) -> list[
 
 
 def _verdicts(reference: Row, others: list[Row], reading: str) -> list[str]:
-    """Whom the reference is ahead of and whom behind, by each metric, where neither users nor seeds explain it."""
+    """Whom the reference is ahead of and whom behind, by each metric, where neither users nor seeds explain it.
+
+    A training that has not ended has no verdict.
+    """
+    if reference.so_far():
+        return []
     apart, lines = _seeds_apart(reference, reading), []
+    whose = reference.label if apart else f"the one training of {reference.label}"
     for metric in grids.METRICS:
         found: dict[str, list[str]] = {"ahead of": [], "behind": [], "not settled against": []}
         mean = reference.mean(reading, metric)
         for row in others:
             p_users, same = significance.over_users(reference.results, row.results, reading, metric)
             other = row.mean(reading, metric)
-            if p_users is None or not same or not other:
+            if row.so_far() or p_users is None or not same or not other:
                 continue
             chance, _ = apart.get(metric, (0.0, 1.0))
             settled = p_users < SIGNIFICANT and abs(mean / other - 1) > chance
             found[("ahead of" if mean > other else "behind") if settled else "not settled against"].append(row.label)
         said = "; ".join(f"{what} {', '.join(labels)}" for what, labels in found.items() if labels)
-        lines += [f"* By {metric}, {reference.label} is {said}."] if said else []
+        if said:
+            lines.append(f"* By {metric}, {whose} is {said}.")
     if not lines:
         return []
-    of_seeds = "that is more than its own seeds differ by" if apart else "(of one seed: chance in the training apart)"
-    return [
-        "\n".join(lines),
-        f"Settled is a margin of {reference.label}'s with p over users below {SIGNIFICANT} {of_seeds}.",
-    ]
+    rule = f"Settled is a margin of {reference.label}'s with p over users below {SIGNIFICANT}"
+    of_seeds = " that is more than its own seeds differ by." if apart else "; another seed may say something else."
+    return ["\n".join(lines), rule + of_seeds]
 
 
 def _between_seeds(row: Row, reading: str) -> list[str]:
