@@ -29,15 +29,15 @@ def against_one(rows: list[Row], reference: Row, reading: str, labels: dict[str,
     if len(having) < 2:
         return f"{title}\n\nNo comparison: no other has this reading."
     places = [f"{place} by {metric}" for metric, place in _places(having, reference, reading).items()]
-    others = [row for row in having if row is not reference]
+    others, apart = [row for row in having if row is not reference], _seeds_apart(reference, reading)
     printed = reading not in OTHER_QUANTITIES and any(row.paper for row in rows)
     return "\n\n".join(
         [
             title,
-            *_verdicts(reference, others, reading),
+            *_verdicts(reference, others, reading, apart),
             f"Rank of {len(having)}, by the means over all seeds of each: {', '.join(places)}. {EXPLAINED}",
             *_margins([(reference, row) for row in others], reading, printed),
-            *_between_seeds(reference, reading),
+            *_between_seeds(reference, apart),
             *_without(rows, having),
         ]
     )
@@ -106,14 +106,17 @@ def _margins(pairs: list[tuple[Row, Row]], reading: str, printed: bool) -> list[
     return [table(head, lines), *([] if alike else [UNLIKE])]
 
 
-def _verdicts(reference: Row, others: list[Row], reading: str) -> list[str]:
+def _verdicts(reference: Row, others: list[Row], reading: str, apart: dict[str, tuple[float, float]]) -> list[str]:
     """Whom the reference is ahead of and whom behind, by each metric, where neither users nor seeds explain it.
 
     A training that has not ended has no verdict.
+
+    Args:
+        apart: how far the reference's own seeds are, as `_seeds_apart` returns it.
     """
     if reference.so_far():
         return []
-    apart, lines = _seeds_apart(reference, reading), []
+    lines = []
     whose = reference.label if apart else f"the one training of {reference.label}"
     for metric in grids.METRICS:
         found: dict[str, list[str]] = {"ahead of": [], "behind": [], "not settled against": []}
@@ -136,14 +139,13 @@ def _verdicts(reference: Row, others: list[Row], reading: str) -> list[str]:
     return ["\n".join(lines), rule + of_seeds]
 
 
-def _between_seeds(row: Row, reading: str) -> list[str]:
+def _between_seeds(row: Row, apart: dict[str, tuple[float, float]]) -> list[str]:
     """How far the row's own seeds are apart: what chance in a training comes to."""
-    largest = _seeds_apart(row, reading)
-    if not largest:
+    if not apart:
         return []
-    apart = (f"{percent(margin, '')} by {metric} (p users {p(value)})" for metric, (margin, value) in largest.items())
+    said = (f"{percent(margin, '')} by {metric} (p users {p(value)})" for metric, (margin, value) in apart.items())
     return [
-        f"Seeds of {row.label} differ among themselves by up to {', '.join(apart)}. p over users does not know of the "
+        f"Seeds of {row.label} differ among themselves by up to {', '.join(said)}. p over users does not know of the "
         "chance in a training: where the other has one seed, a margin of that size may be no more than that."
     ]
 
