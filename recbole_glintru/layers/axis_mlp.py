@@ -59,7 +59,7 @@ class AxisMLP(nn.Module):
         """`[B, ..., up to s]` -> `[B, R, s']`, R the product of the dimensions between."""
         size = rows.shape[-1]
         rows, expand = rows.reshape(len(rows), -1, size), self.expand.weight[:, :size]
-        return inner_layer(rows, expand, self.expand.bias, reduce, self.dropout.p, self.training)
+        return inner_layer(rows, expand, self.expand.bias, reduce, self.dropout.p, self.dropout.training)
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
         # MLP4Rec's published mixers are convolutions of kernel size 1, with weights [out, in, 1].

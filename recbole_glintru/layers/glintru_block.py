@@ -165,9 +165,9 @@ class GLINTRUBlock(nn.Module):
         return ExpertInputs(convolved, key, value)
 
     def item_tables_bytes(self, items: Tensor) -> int:
-        """The size of `item_tables`."""
+        """The size of `item_tables` and of a copy of the items."""
         taps = 0 if self.recurrent_expert is None else self.recurrent_expert.input_conv.kernel_size[0]
-        return items.numel() * items.element_size() * (taps + (0 if self.attention_expert is None else 2))
+        return items.numel() * items.element_size() * (1 + taps + (0 if self.attention_expert is None else 2))
 
     def look_up(self, tables: ExpertInputs, items: Tensor, layout: Packed) -> ExpertInputs:
         """`expert_inputs` of embedded items, `[N] int64`: each is a linear function of an item, or a sum of k."""

@@ -79,4 +79,5 @@ def _unit(x: Tensor) -> Tensor:
 def _sequence_norm(squares: Tensor, lengths: Tensor) -> Tensor:
     """sqrt(n) times the norm of each channel over the n positions, from the sum of its squares, `[B, ...]`."""
     lengths = lengths.to(squares.dtype).reshape(-1, *(1 for _ in squares.shape[1:]))
-    return squares.sqrt().clamp(min=NORM_FLOOR) * lengths.sqrt()
+    # The floor comes first: the root of zero has no gradient.
+    return squares.clamp(min=NORM_FLOOR**2).sqrt() * lengths.sqrt()

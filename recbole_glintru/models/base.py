@@ -22,6 +22,9 @@ class NextItemRecommender(SequentialRecommender):
     The score of an item is the dot product of its embedding with the encoded state. `predict` and `full_sort_predict`
     are RecBole's sampled and full-ranking scores, `calculate_loss` its training loss.
 
+    Parameters are float32 or float64. Half precision is that of autocast (RecBole's `enable_amp`), which keeps norms
+    and long sums in float32; a model whose parameters are cast to it is not supported.
+
     Attributes:
         losses: the values of `loss_type` that the model can be trained with, and what each needs in a batch.
         length_invariant: whether a state depends on the history alone and not on how far it is padded. Batches of

@@ -1,5 +1,6 @@
 """GLINT-RU: gated lightweight intelligent recurrent units for sequential recommendation."""
 
+import warnings
 from typing import Optional
 
 import torch
@@ -25,7 +26,9 @@ class GLINTRU(NextItemRecommender):
       that a user's scores depend on `MAX_ITEM_LIST_LENGTH`; here they are those of the history alone.
       `mask_padding: False` gives the published numbers.
     * A key or query of zero length is zero instead of NaN, and the padding row of the item table starts at zero
-      (`pad_row_init`), which matters for the softmax's padding column alone.
+      (`pad_row_init`), which matters for the softmax's padding column and, with `mask_padding: False`, for the first
+      block's LayerNorm: of a vector that is exactly zero its gradient is a million times too large, so that a stack of
+      blocks is to start from the random row of the published code.
     * Only the last position is computed behind the recurrence, for nothing else is read. Nothing changes by it.
     * Whole blocks can be stacked (`n_layers`, appendix D); the published code has no such switch. All GRU layers of a
       block are initialised alike; there only the first one was.
@@ -68,6 +71,12 @@ class GLINTRU(NextItemRecommender):
         self.apply(self._initialise)
         if settings.choice(config, "pad_row_init", ("zero", "random")) == "zero":
             nn.init.zeros_(self.item_embedding.weight[0].detach())
+            if n_layers > 1 and not self.length_invariant:
+                warnings.warn(
+                    f"pad_row_init='zero' with mask_padding=False and n_layers={n_layers}: the first gradients are a "
+                    "million times too large. pad_row_init='random' is the published start.",
+                    stacklevel=2,
+                )
 
     @staticmethod
     def _initialise(module: nn.Module) -> None:
@@ -101,7 +110,7 @@ class GLINTRU(NextItemRecommender):
 
     def _tables_of(self, items: Tensor, layout: Layout) -> Optional[ExpertInputs]:
         """In evaluation on a CPU, the tables of all items, where reading them costs less than what is in them."""
-        if self.training or torch.is_grad_enabled():
+        if self.training or self.embedding_dropout.training or torch.is_grad_enabled():
             self._item_tables.forget()
             return None
         usable = self.item_tables and len(self.blocks) == 1 and isinstance(layout, Packed) and not is_autocast("cpu")

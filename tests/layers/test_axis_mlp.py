@@ -73,6 +73,18 @@ def test_one_entry_is_that_of_the_whole(axis, one_a_row, bias):
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
 
 
+def test_dropout_at_evaluation():
+    """Monte Carlo dropout: who turns on its modules alone gets both of them, not that of the output only."""
+    mlp, x = make(1, False).eval(), torch.randn(*SHAPE, dtype=torch.float64)
+    whole = mlp(x, 1)
+    mlp.dropout.p = 0.5
+    assert torch.equal(mlp(x, 1), whole)
+    mlp.dropout.train()
+    kept = mlp(x, 1)
+    kept, whole = kept[kept != 0], whole[kept != 0]
+    assert not torch.allclose(kept, 2 * whole)
+
+
 def test_weights_of_a_convolution_of_kernel_one_are_loaded():
     mlp, source = make(1, True), make(1, True)
     state = {

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import warnings
 
 import pytest
 import reference_glintru
@@ -54,7 +55,8 @@ def shaken(model):
 
 
 def tables_of(model):
-    return model._item_tables._tables
+    made = model._item_tables._made
+    return None if made is None else made.tables
 
 
 @pytest.mark.parametrize("mask_padding", [True, False])
@@ -132,6 +134,23 @@ def test_zero_padding_row_gives_no_nan():
     assert model.item_embedding.weight[0].abs().sum() == 0
     model(item_seq, item_seq_len).sum().backward()
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters() if parameter.grad is not None)
+
+
+def test_a_stack_that_sees_padding_starts_from_a_random_row():
+    """LayerNorm's gradient at a vector of zeros is 1 / sqrt(eps); said where training would begin with it."""
+
+    def gradients(**changes):
+        model = make_model("GLINTRU", mask_padding=False, n_layers=2, **changes)
+        model(*make_histories([5, 9], padded_to=20)).square().sum().backward()
+        return max(float(parameter.grad.abs().max()) for parameter in model.parameters() if parameter.grad is not None)
+
+    with pytest.warns(UserWarning, match="n_layers=2.*pad_row_init='random'"):
+        assert gradients() > 1e4
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert gradients(pad_row_init="random") < 1e3
+        make_model("GLINTRU", mask_padding=False)
+        make_model("GLINTRU", n_layers=2)
 
 
 def test_number_of_parameters():
@@ -216,6 +235,17 @@ def test_only_what_the_last_position_needs_is_computed():
 
 # -------------------------------------------------------------------------------------------------------- item tables
 
+TABLED = ["item_embedding.weight"] + [
+    f"blocks.0.{layer}.{kind}"
+    for layer in (
+        "recurrent_expert.input_projection",
+        "recurrent_expert.input_conv",
+        "attention_expert.attention.key",
+        "attention_expert.attention.value",
+    )
+    for kind in ("weight", "bias")
+]
+
 
 def train_a_step(model, histories):
     model.train()
@@ -228,18 +258,13 @@ def load_other_weights(model, histories):
     model.load_state_dict({name: value + 0.1 for name, value in model.state_dict().items()})
 
 
-def overwrite_behind_the_back(model, histories):
-    """Without a trace in the version counters of the parameters."""
-    model.blocks[0].attention_expert.attention.key.weight.data.mul_(1.5)
-
-
 def overwrite_one_item(model, histories):
     model.item_embedding.weight.data[int(histories[0][0, 0])] += 1
 
 
 @pytest.mark.parametrize(
     "change",
-    [train_a_step, load_other_weights, overwrite_behind_the_back, overwrite_one_item],
+    [train_a_step, load_other_weights, overwrite_one_item],
     ids=lambda change: change.__name__,
 )
 def test_item_tables_are_never_stale(change):
@@ -252,6 +277,31 @@ def test_item_tables_are_never_stale(change):
         after = model.eval()(*histories)
     assert tables_of(model) and not torch.allclose(before, after, atol=1e-3)
     torch.testing.assert_close(after, model(*histories).detach(), rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", TABLED)
+def test_item_tables_follow_each_weight(name):
+    """Changed without a trace in its version counter, by so little that the others are as they were."""
+    model, histories = shaken(make_model("GLINTRU")).double().eval(), make_histories(LENGTHS)
+    with torch.no_grad():
+        before = model(*histories)
+        dict(model.named_parameters())[name].data.view(-1)[-1] += 0.5
+        after = model(*histories)
+    assert tables_of(model) and not torch.allclose(before, after, rtol=0, atol=1e-9)
+    torch.testing.assert_close(after, model(*histories).detach(), rtol=0, atol=1e-11)
+
+
+def test_item_tables_depend_on_no_other_weight():
+    """Those that `TABLED` leaves out change no table."""
+    model, histories = shaken(make_model("GLINTRU")).eval(), make_histories(LENGTHS)
+    with torch.no_grad():
+        model(*histories)
+        made = tables_of(model)
+        for name, parameter in model.named_parameters():
+            if name not in TABLED:
+                parameter.data += 0.5
+        model(*histories)
+    assert tables_of(model) is made
 
 
 def test_item_tables_follow_a_cast():
@@ -278,13 +328,32 @@ def test_item_tables_go_when_training_begins():
         model(*histories)
     assert tables_of(model)
     model.train()(*histories)
-    assert tables_of(model) is None and model._item_tables._weights is None
+    assert tables_of(model) is None
+
+
+def test_item_tables_do_not_slow_a_single_request():
+    """A few look-ups cost less than a comparison of all items with their copies."""
+    model, histories = make_model("GLINTRU", n_items=1000).eval(), make_histories(LENGTHS)
+    with torch.no_grad():
+        for _ in range(1000 // sum(LENGTHS) + 1):
+            model(*histories)
+        assert tables_of(model) is None
+
+
+def test_dropout_at_evaluation():
+    """Monte Carlo dropout: who turns on the embedding's alone gets it in every pass."""
+    model, histories = make_model("GLINTRU", embedding_dropout_prob=0.5).eval(), make_histories(LENGTHS)
+    model.embedding_dropout.train()
+    with torch.no_grad():
+        passes = [model(*histories) for _ in range(5)]
+    assert tables_of(model) is None
+    assert not any(torch.equal(one, other) for one, other in zip(passes, passes[1:]))
 
 
 @pytest.mark.parametrize("reason", ["switched off", "several blocks", "large catalogue", "autocast"])
 def test_no_item_tables(reason, monkeypatch):
     if reason == "large catalogue":
-        monkeypatch.setattr(recbole_glintru.models.glintru, "LARGEST", 4 * 30 * 16 * 5 - 1)
+        monkeypatch.setattr(recbole_glintru.models.glintru, "LARGEST", 4 * 30 * 16 * 6 - 1)
     changes = {"switched off": {"item_tables": False}, "several blocks": {"n_layers": 2}}.get(reason, {})
     model, histories = make_model("GLINTRU", **changes).eval(), make_histories(LENGTHS)
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=reason == "autocast"):

@@ -64,19 +64,50 @@ def test_one_dense_gradient(monkeypatch):
     assert dense == [True] and table.weight.grad.sum() == 32
 
 
-def test_the_table_is_as_before():
-    table = nn.Embedding(9, 4)
-    parameter, state = table.weight, table.state_dict()
+def test_the_table_stays_as_it_is():
+    """Inside of the block too: a checkpoint that is written meanwhile, by a hook or another thread, is complete."""
+    table, items = nn.Embedding(9, 4), torch.tensor([3])
+    parameter, expected = table.weight, table(torch.tensor([3])).detach()
     with pytest.raises(KeyError):
         with collected(table):
-            assert table.weight is not parameter
+            assert table.weight is parameter and list(table.state_dict()) == ["weight"]
+            assert [name for name, _ in table.named_parameters()] == ["weight"]
             raise KeyError
-    assert table.weight is parameter and not table.sparse and list(table.state_dict()) == list(state)
+    assert table.weight is parameter and "forward" not in vars(table)
+    assert torch.equal(table(items), expected)
+
+
+def test_two_threads_at_one_table():
+    """Blocks that overlap, as those of two threads: whichever ends first, look-ups and gradients are right."""
+    table, items = nn.Embedding(9, 4), torch.tensor([3, 5])
+    first, second = collected(table), collected(table)
+    first.__enter__()
+    early = table(items)
+    second.__enter__()
+    first.__exit__(None, None, None)
+    late = table(items)
+    second.__exit__(None, None, None)
+    assert torch.equal(early, late)
+    early.sum().backward()
+    late.sum().backward()
+    assert table.weight.grad[items].eq(2).all() and table.weight.grad.sum() == 16
+
+
+def test_nothing_is_collected_without_gradients():
+    table = nn.Embedding(9, 4)
     with torch.no_grad(), collected(table):
-        assert table.weight is parameter, "without gradients there is nothing to collect"
+        assert "forward" not in vars(table)
 
 
 def test_unusual_tables_are_left_alone():
     for table in (nn.Embedding(9, 4, max_norm=1.0), nn.Embedding(9, 4, scale_grad_by_freq=True)):
         with collected(table):
-            assert isinstance(table.weight, nn.Parameter)
+            assert "forward" not in vars(table)
+
+
+def test_a_forward_of_the_users_stays():
+    table = nn.Embedding(9, 4)
+    table.forward = own = lambda items: items
+    with collected(table):
+        assert table.forward is own
+    assert table.forward is own
