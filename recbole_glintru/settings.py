@@ -92,14 +92,17 @@ def length_groups(config) -> "Union[bool, str, Costs]":
 def raised_by_a_setting(error: ValueError) -> bool:
     """Whether a wrong setting is the reason.
 
-    Models check theirs when they are made, each `on_request` of the package what it is asked for.
+    The functions above refuse settings, each `on_request` of the package does, and models of the package and of RecBole
+    do when they are made. Any other ValueError of somebody else's model is a mistake in it, which needs its traceback.
     """
     from recbole.model.abstract_recommender import AbstractRecommender
 
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if any(frame.f_code.co_name == "on_request" or frame.f_globals.get("__name__") == __name__ for frame in frames):
+        return True
     made = [frame.f_locals.get("self") for frame in frames if frame.f_code.co_name == "__init__"]
-    requested = any(frame.f_code.co_name == "on_request" for frame in frames)
-    return requested or any(isinstance(thing, AbstractRecommender) for thing in made)
+    packages = {type(thing).__module__.partition(".")[0] for thing in made if isinstance(thing, AbstractRecommender)}
+    return not packages.isdisjoint(("recbole", "recbole_glintru"))
 
 
 def _wrong(key: str, value: Any, allowed: str) -> ValueError:

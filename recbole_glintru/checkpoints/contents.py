@@ -4,6 +4,7 @@ Callables are the danger: what a file gets hold of, it can store where PyTorch c
 a module. So the data never has a callable but the classes of models and layers, which settings hold as they are.
 """
 
+import datetime
 import enum
 import functools
 import importlib
@@ -88,6 +89,10 @@ def known_names() -> dict[str, Any]:
         "builtins.getattr": _taking(lambda kind, name: kind[name], enum.EnumMeta, str),  # enums, Python 3.11.0 to .3
         "_codecs.encode": _taking(lambda text, _: text.encode("latin1"), str),  # bytes, protocol 2
         "logging.getLogger": logging.getLogger,
+        "datetime.date": _taking(datetime.date, bytes),  # YAML makes these of what looks like one
+        "datetime.datetime": _taking(datetime.datetime, bytes),
+        "datetime.timedelta": _taking(datetime.timedelta, int, int, int),
+        "datetime.timezone": _taking(datetime.timezone, datetime.timedelta),
     }
     for multiarray in ("numpy.core.multiarray", "numpy._core.multiarray"):  # NumPy 1, NumPy 2
         calls[f"{multiarray}._reconstruct"] = _taking(array, Sealed)

@@ -15,7 +15,7 @@ import pickle
 import tarfile
 import types
 from collections import OrderedDict, defaultdict
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, Union
 
 from recbole_glintru.checkpoints.contents import (
     Refused,
@@ -30,6 +30,7 @@ from recbole_glintru.checkpoints.contents import (
 
 TRUST = "RECBOLE_GLINTRU_TRUST_CHECKPOINTS"
 _trusted = contextvars.ContextVar("trusted", default=False)
+_own: dict[str, tuple[int, ...]] = {}  # path -> the file as this process wrote it
 
 
 class UntrustedCheckpoint(pickle.UnpicklingError):
@@ -46,6 +47,22 @@ def trust():
         _trusted.reset(before)
 
 
+def remember(file: Union[str, os.PathLike]) -> None:
+    """This process has written `file`: as long as nobody changes it, it is read with plain pickle."""
+    _own[os.path.realpath(file)] = _state_of(file)
+
+
+def _state_of(file) -> tuple[int, ...]:
+    found = os.stat(file)
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _is_own(source) -> bool:
+    if not isinstance(source, (str, os.PathLike)) or not os.path.exists(source):
+        return False
+    return _own.get(os.path.realpath(source)) == _state_of(source)
+
+
 def load(load: Callable, *args: Any, **kwargs: Any) -> Any:
     """`torch.load`, given as `load`, on a checkpoint of RecBole.
 
@@ -53,9 +70,9 @@ def load(load: Callable, *args: Any, **kwargs: Any) -> Any:
         UntrustedCheckpoint: the file holds something else; nothing of it was run.
     """
     kwargs["weights_only"] = False
-    if _trusted.get() or os.environ.get(TRUST) == "1":
-        return load(*args, **kwargs)
     source = args[0] if args else kwargs["f"]
+    if _trusted.get() or os.environ.get(TRUST) == "1" or _is_own(source):
+        return load(*args, **kwargs)
     name = os.fspath(source) if isinstance(source, (str, os.PathLike)) else getattr(source, "name", None)
     foreign = _foreign_format(source)
     if foreign:

@@ -55,6 +55,25 @@ def checkpoints_load(utils) -> None:
 
 
 @after("recbole.trainer.trainer")
+def checkpoints_of_this_process_load(trainer) -> None:
+    """What a trainer has saved it can load, whatever its settings and its model hold.
+
+    Without: the reader refuses what it does not know, an enum of the user's for one, behind the whole training.
+    """
+    save = trainer.Trainer._save_checkpoint
+
+    @functools.wraps(save)
+    def _save_checkpoint(self, epoch, verbose=True, **kwargs):
+        save(self, epoch, verbose, **kwargs)
+        if self.config["single_spec"] or self.config["local_rank"] == 0:
+            from recbole_glintru import checkpoints
+
+            checkpoints.remember(kwargs.get("saved_model_file", self.saved_model_file))
+
+    trainer.Trainer._save_checkpoint = _save_checkpoint
+
+
+@after("recbole.trainer.trainer")
 def gradient_scaler_has_moved(trainer) -> None:
     """`amp.GradScaler`, which RecBole makes in every epoch, is `torch.amp`'s.
 

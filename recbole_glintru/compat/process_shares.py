@@ -43,7 +43,7 @@ class TrainingShare:
 
 @after("recbole.data.dataloader.general_dataloader")
 def training_rows_are_shuffled_as_in_one_process(dataloader) -> None:
-    """Several processes together train on the very batches of a single one.
+    """Several processes together train on the very batches of a single one; a warning says so where they cannot.
 
     Without: a DistributedSampler shuffles by the number of the epoch alone (abstract_dataloader.py:60), whatever `seed`
     says: a run of several processes cannot be compared with that of one, nor two of them under different seeds.
@@ -55,10 +55,24 @@ def training_rows_are_shuffled_as_in_one_process(dataloader) -> None:
         init(self, config, dataset, sampler, shuffle)
         if several(config) and shuffle:
             torch = dataloader.torch
-            share = TrainingShare(self.sample_size, self.generator, *_rank_and_ranks(torch))
-            _take(self, share, torch)
+            rank, ranks = _rank_and_ranks(torch)
+            _take(self, TrainingShare(self.sample_size, self.generator, rank, ranks), torch)
+            if rank == 0:
+                _say_if_batches_differ(self, ranks)
 
     dataloader.TrainDataLoader.__init__ = __init__
+
+
+def _say_if_batches_differ(loader, ranks) -> None:
+    """From those of one process, of which each rank takes a whole number of rows."""
+    step = loader.step
+    loader._init_batch_size_and_step()
+    of_one, loader.step = loader.step, step
+    if of_one != step * ranks:
+        loader.logger.warning(
+            f"train_batch_size={loader.config['train_batch_size']}: its {of_one} rows are no multiple of {ranks} "
+            f"processes. They train on {step * ranks} at a time, and not on the batches of one process."
+        )
 
 
 def _take(loader, share, torch) -> None:

@@ -36,7 +36,8 @@ def processes_meet(configurator) -> None:
 
     Without: `Config._init_device` asserts as many GPUs as processes and starts NCCL (configurator.py:496-511), so that
     nothing runs in several processes on a machine without GPUs. GPUs are used unless there are none, or `gpu_id` is
-    empty, or `use_gpu` is False.
+    empty, or `use_gpu` is False. RecBole does not look at that key, and makes a `gpu_id` from a YAML list, `[0, 1]`,
+    the name of a GPU that does not exist; of a single process both are put right here too.
 
     A rank waits for another for `process_timeout` seconds at most, 600 unless that key is set. On CPUs the ranks of
     one host share its threads, unless OMP_NUM_THREADS says how many each is to have.
@@ -48,7 +49,9 @@ def processes_meet(configurator) -> None:
         settings = self.final_config_dict
         timeout = _timeout(settings)
         if "local_rank" not in settings:
-            return init_device(self)
+            settings["gpu_id"] = _named(settings["gpu_id"])
+            init_device(self)
+            return _obey_use_gpu(settings)
         on_gpus = uses_gpus(settings, settings["nproc"])
         import torch
 
@@ -79,8 +82,7 @@ def uses_gpus(settings, nproc: int) -> bool:
     Raises:
         ValueError: there are GPUs, but fewer than processes.
     """
-    gpus = settings["gpu_id"]
-    gpus = ",".join(map(str, gpus)) if isinstance(gpus, tuple) else str(gpus)
+    gpus = _named(settings["gpu_id"])
     os.environ["CUDA_VISIBLE_DEVICES"] = settings["gpu_id"] = gpus  # as RecBole does, before anybody asks for a GPU
     import torch
 
@@ -93,6 +95,19 @@ def uses_gpus(settings, nproc: int) -> bool:
             "they run on CPUs."
         )
     return True
+
+
+def _obey_use_gpu(settings) -> None:
+    """Of a single process."""
+    import torch
+
+    if settings.get("use_gpu") is False:
+        settings["device"] = torch.device("cpu")
+
+
+def _named(gpus) -> str:
+    """`gpu_id` as CUDA reads it: "0,1" of (0, 1) and [0, 1]."""
+    return ",".join(map(str, gpus)) if isinstance(gpus, (tuple, list)) else str(gpus)
 
 
 def _timeout(settings) -> float:

@@ -1,5 +1,7 @@
 """What RecBole, its models and plugins save in checkpoints loads as it was saved."""
 
+import datetime
+import enum
 import io
 import sys
 from collections import defaultdict
@@ -18,6 +20,7 @@ from scipy import sparse
 from torch import nn
 
 from recbole_glintru import checkpoints
+from recbole_glintru.checkpoints import reader
 
 
 def save(path, content, **options):
@@ -55,7 +58,30 @@ def saved(request, tmp_path_factory):
     model = get_model(config["model"])(config, train_data._dataset)
     trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
     trainer._save_checkpoint(3, verbose=False)
+    reader._own.clear()  # as another process reads it
     return config, model, trainer
+
+
+class Own(enum.Enum):
+    """A value that the reader does not know."""
+
+    SETTING = 1
+
+
+def test_a_trainer_trusts_what_it_has_saved_itself(saved, monkeypatch):
+    """And the file of another process under that name as little as before."""
+    config, _, trainer = saved
+    monkeypatch.setitem(config.final_config_dict, "own", Own.SETTING)
+    file = Path(trainer.saved_model_file)
+    before = file.read_bytes()
+    trainer._save_checkpoint(3, verbose=False)
+    trainer.resume_checkpoint(str(file))
+    written = file.read_bytes()
+    file.write_bytes(written)  # the same bytes, but not from here
+    with pytest.raises(checkpoints.UntrustedCheckpoint, match="Own"):
+        trainer.resume_checkpoint(str(file))
+    file.write_bytes(before)
+    reader._own.clear()
 
 
 def assert_same_tensors(actual, expected):
@@ -107,6 +133,12 @@ CONTENTS = {
     },
     "ripple_set": defaultdict(list, {1: [torch.ones(2)]}),
     "bytes": b"\x00\xff",
+    "times": [
+        datetime.date(2024, 5, 1),
+        datetime.datetime(2001, 12, 14, 21, 59, 43, 100000),
+        datetime.datetime(2001, 12, 14, 21, 59, tzinfo=datetime.timezone(datetime.timedelta(hours=-5))),
+        datetime.datetime(2001, 12, 14, tzinfo=datetime.timezone.utc),
+    ],
 }
 
 

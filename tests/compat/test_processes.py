@@ -199,6 +199,26 @@ def test_shares(n, ranks):
     assert [len(share) for share in shares] == [len(list(share)) for share in shares]
 
 
+@pytest.mark.parametrize("batch_size, ranks, rows", [(64, 2, None), (64, 3, 63), (2, 3, 3), (64, 1, None)])
+def test_batches_that_cannot_be_those_of_one_process(
+    tiny, workplace, caplog, group, monkeypatch, batch_size, ranks, rows
+):
+    """Rank 0 says so; the others would repeat it."""
+    from recbole.config import Config
+    from recbole.data import create_dataset, data_preparation
+
+    config = Config(model="GLINTRU", dataset="ml-100k", config_dict={**tiny, "train_batch_size": batch_size})
+    config.final_config_dict.update(single_spec=False, world_size=ranks)
+    for rank in range(ranks):
+        monkeypatch.setattr(process_shares, "_rank_and_ranks", lambda torch, rank=rank: (rank, ranks))
+        caplog.clear()
+        train_data, _, _ = data_preparation(config, create_dataset(config))
+        said = [message for message in caplog.messages if "train_batch_size" in message]
+        assert train_data.step == max(1, batch_size // ranks)
+        assert len(said) == (rows is not None and rank == 0)
+        assert not said or f"train_batch_size={batch_size}: " in said[0] and f"train on {rows} at a time" in said[0]
+
+
 def test_a_rank_without_rows_evaluates_too():
     """It would wait for nobody, and the others for it: RecBole skips loaders that are false."""
     from recbole.data.dataloader import general_dataloader

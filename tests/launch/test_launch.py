@@ -218,6 +218,23 @@ def test_a_wrong_setting_of_a_model_is_named_without_a_traceback(launch, capsys)
     assert "error: n_heads=5: must be a divisor of hidden_size=16." in error and "Traceback" not in error
 
 
+def test_a_mistake_in_somebodys_own_model_keeps_its_traceback(launch, capsys):
+    """But a setting that it has checked by the package's functions is refused as those of the package are."""
+
+    class Own(plugin.import_model("GLINTRU")):
+        def __init__(self, config, dataset):
+            super().__init__(config, dataset)
+            first, second = (1, 2, 3)
+
+    def make(**changes):
+        return lambda recorded: Own(model_settings("GLINTRU", **changes), ItemTable(9))
+
+    with pytest.raises(ValueError, match="too many values to unpack"):
+        launch(then=make())
+    assert launch(then=make(n_heads=5)).status == 2
+    assert "error: n_heads=5: must be a divisor of hidden_size=16." in capsys.readouterr().err
+
+
 def test_other_errors_keep_their_traceback(launch):
     def multiply(recorded):
         torch.nn.functional.cross_entropy(torch.zeros(2, 3), torch.zeros(4, dtype=torch.long))

@@ -2,6 +2,7 @@
 
 import datetime
 import inspect
+import os
 import socket
 from types import SimpleNamespace
 
@@ -61,10 +62,22 @@ def test_processes_meet_on_cpus(config, meeting, monkeypatch):
         inspect.unwrap(type(settings)._init_device)(config())
 
 
+@pytest.mark.parametrize("gpu_id, named", [("0", "0"), ((4, 6), "4,6"), ([4, 6], "4,6"), (3, "3")])
+def test_one_process(config, meeting, monkeypatch, gpu_id, named):
+    """A list comes from a YAML file; `use_gpu: False` holds without `--nproc` too."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for use_gpu, device in ((True, "cuda"), (False, "cpu")):
+        settings = config(gpu_id=gpu_id, use_gpu=use_gpu)
+        del settings.final_config_dict["local_rank"]
+        settings._init_device()
+        assert settings["device"].type == device and settings["single_spec"] is True
+        assert settings["gpu_id"] == os.environ["CUDA_VISIBLE_DEVICES"] == named
+
+
 def test_processes_meet_on_gpus(config, meeting, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    settings = config(local_rank=1, gpu_id=(4, 6))
+    settings = config(local_rank=1, gpu_id=[4, 6])
     settings._init_device()
     assert (meeting["backend"], meeting["device"], meeting["timeout"].total_seconds()) == ("nccl", 1, 600)
     assert settings["device"] == torch.device("cuda", 1) and settings["gpu_id"] == "4,6" and "threads" not in meeting
