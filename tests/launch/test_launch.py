@@ -224,7 +224,7 @@ def test_a_mistake_in_somebodys_own_model_keeps_its_traceback(launch, capsys):
     class Own(plugin.import_model("GLINTRU")):
         def __init__(self, config, dataset):
             super().__init__(config, dataset)
-            first, second = (1, 2, 3)
+            self.first, self.second = (1, 2, 3)
 
     def make(**changes):
         return lambda recorded: Own(model_settings("GLINTRU", **changes), ItemTable(9))
