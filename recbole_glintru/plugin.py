@@ -60,6 +60,12 @@ def model_names() -> list[str]:
     return sorted({*announced_models(), *builtin}, key=str.lower)
 
 
+def package_of(model: str) -> str:
+    """The package that a model comes from, by its name: the plugin that announces it, or RecBole."""
+    entry = announced_models().get(model)
+    return entry.value.partition(":")[0].partition(".")[0] if entry else "recbole"
+
+
 def properties(package: str) -> Path:
     """The folder `properties/` of an importable package: inside it, or beside it in a checkout."""
     home = Path(importlib.util.find_spec(package).origin).resolve().parent
@@ -69,7 +75,7 @@ def properties(package: str) -> Path:
 
 def default_settings_file(model_class: type) -> Optional[Path]:
     """`properties/model/<Name>.yaml` of the plugin that a model class, or else its nearest base, comes from."""
-    plugins = {entry.value.partition(":")[0].partition(".")[0] for entry in announced_models().values()}
+    plugins = set(map(package_of, announced_models()))
     for base in model_class.__mro__:
         package = base.__module__.partition(".")[0]
         if package in plugins:

@@ -175,6 +175,14 @@ print(json.dumps([config.model_class.__module__, config["hidden_size"]]))
     assert python(code, tmp_path, PYTHONPATH=str(tmp_path)) == ["otherplugin.models", 7]
 
 
+def test_the_package_of_a_model(monkeypatch):
+    """That of the plugin that announces it, however deep in there it is; RecBole's own are announced by nobody."""
+    entries = [("Cousin", "otherplugin.deep.models:Cousin"), ("Flat", "flatplugin:Flat")]
+    announced = {name: plugin.EntryPoint(name, value, plugin.GROUP) for name, value in entries}
+    monkeypatch.setattr(plugin, "announced_models", lambda: announced)
+    assert list(map(plugin.package_of, ["Cousin", "Flat", "SASRec"])) == ["otherplugin", "flatplugin", "recbole"]
+
+
 @pytest.mark.parametrize(
     "wrong, near",
     [("GLINT-RU", "GLINTRU"), ("glintru", "GLINTRU"), ("SasRec", "SASRec"), ("Bert4rec", "BERT4Rec")],

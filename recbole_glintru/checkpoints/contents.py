@@ -127,7 +127,7 @@ def class_named(module: str, name: str) -> Any:
     if module.startswith("scipy.sparse.") and name in _SPARSE:
         return Sealed(f"{module}.{name}", new=getattr(importlib.import_module("scipy.sparse"), name))
     announced = plugin.announced_models()
-    plugins = {model: entry.value.replace(":", ".").partition(".")[0] for model, entry in announced.items()}
+    plugins = {model: plugin.package_of(model) for model in announced}
     package = module.partition(".")[0]
     if module.startswith(("recbole.data.", "recbole.model.", "recbole.sampler.", "recbole.utils.")):
         importlib.import_module(module)

@@ -71,7 +71,7 @@ def model_help(model: str, applied: Optional[str]) -> str:
     if model not in plugin.model_names():
         raise ValueError(plugin.unknown_model_message(model))
     entry = plugin.announced_models().get(model)
-    package = entry.value.partition(":")[0].partition(".")[0] if entry else "recbole"
+    package = plugin.package_of(model)
     importlib.import_module(package)
     file = plugin.properties(package) / "model" / f"{model}.yaml"
     own = textwrap.indent(file.read_text(encoding="utf-8").rstrip(), "  ")

@@ -164,9 +164,7 @@ def _params_file(named: Optional[str], model: str) -> Path:
         if not Path(named).is_file():
             raise UserError(f"--params_file={named}: there is no such file.")
         return Path(named)
-    entry = plugin.announced_models().get(model)
-    package = entry.value.partition(":")[0].partition(".")[0] if entry else "recbole"
-    file = plugin.properties(package) / "hyper" / f"{model}.hyper"
+    file = plugin.properties(plugin.package_of(model)) / "hyper" / f"{model}.hyper"
     if not file.is_file():
         raise UserError(f"{model} comes without a search space: name one with --params_file=FILE (see --help).")
     return file
