@@ -70,9 +70,12 @@ def read_settings_file(file: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def command_line(arguments: list[str]) -> Iterator[None]:
-    """Let RecBole, and the processes that it starts, find `arguments` in `sys.argv`."""
+    """Let RecBole, and the processes that it starts, find `arguments` in `sys.argv`.
+
+    The first word there is always the same: behind that of a notebook, `ipykernel_launcher`, RecBole reads nothing.
+    """
     before = sys.argv
-    sys.argv = [before[0], *arguments]
+    sys.argv = ["run_recbole.py", *arguments]
     try:
         yield
     finally:

@@ -15,8 +15,7 @@ from recbole_glintru.launch.errors import UserError
 def find_data(config) -> None:
     """See that the interactions are where RecBole will look, or download them, and that they have the columns it needs.
 
-    RecBole would download by itself; but then a single process ends in `Default process group has not been
-    initialized` (its issues 1989, 2050), and a broken connection leaves a folder behind that passes for data.
+    RecBole would download by itself; but then a broken connection leaves a folder behind that passes for data.
 
     Raises:
         UserError: the data is not there and cannot be had, which says where it was looked for; or it lacks a column.
@@ -81,11 +80,16 @@ def download(name: str, address: str, folder: Path) -> None:
 
     Raises:
         OSError, BadZipFile, RuntimeError: the download failed.
-        UserError: it has more than 1 GB, and the user declined.
+        UserError: it has more than 1 GB, and the user declined or cannot be asked.
     """
     from recbole.utils import url
 
-    if not url.decide_download(address):
+    try:
+        agreed = url.decide_download(address)
+    except EOFError:  # nobody to answer, as under nohup
+        asks = "RecBole asks before it downloads more than 1 GB, and nobody answers (`echo y | ...` does)"
+        raise UserError(f"'{name}' was not downloaded: {asks}.") from None
+    if not agreed:
         raise UserError(f"'{name}' was not downloaded.")
     print(f"Downloading {address} to {folder.resolve()}", file=sys.stderr)
     try:

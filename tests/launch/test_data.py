@@ -1,6 +1,7 @@
 """The data of a run: where it is looked for, what is downloaded. Nothing reaches the network."""
 
 import io
+import sys
 import urllib.error
 import urllib.request
 import zipfile
@@ -117,12 +118,12 @@ def archive(**files):
     return content.getvalue()
 
 
-def serve(monkeypatch, *responses):
-    """Answer one opened address after the other with these bytes, or raise."""
+def serve(monkeypatch, *responses, size=None):
+    """Answer one opened address after the other with these bytes, or raise; `size` is what they are said to have."""
 
     class Response(io.BytesIO):
         def info(self):
-            return {"Content-Length": str(len(self.getvalue()))}
+            return {"Content-Length": str(size or len(self.getvalue()))}
 
     answers = iter(responses)
 
@@ -149,3 +150,13 @@ def test_a_broken_download_leaves_nothing_behind(launch, monkeypatch, capsys, tm
     error = fails(capsys, launch("--dataset=ml-1m"))
     assert "ml-1m.zip failed" in error
     assert not (tmp_path / "dataset" / "ml-1m").exists()
+
+
+@pytest.mark.parametrize("typed, said", [("", "nobody answers (`echo y | ...` does)."), ("n\n", "was not downloaded.")])
+def test_a_large_download_is_asked_for(launch, monkeypatch, capsys, tmp_path, typed, said):
+    """Under nohup there is nobody to ask."""
+    serve(monkeypatch, b"", size=2 << 30)
+    monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
+    error = fails(capsys, launch("--dataset=ml-1m"))
+    assert error.splitlines()[-1].startswith("error: 'ml-1m' was not downloaded") and error.rstrip().endswith(said)
+    assert not (tmp_path / "dataset").exists()

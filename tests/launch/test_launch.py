@@ -111,6 +111,13 @@ def test_both_spellings_reach_recbole(launch, caplog, arguments):
     assert sys.argv == before
 
 
+def test_a_notebook_calls_the_command(launch, monkeypatch):
+    """RecBole ignores the words behind the first one of a notebook."""
+    monkeypatch.setattr(sys, "argv", ["/lib/ipykernel_launcher.py", "-f", "kernel.json"])
+    assert launch("--learning_rate=0.01").config["learning_rate"] == 0.01
+    assert sys.argv == ["/lib/ipykernel_launcher.py", "-f", "kernel.json"]
+
+
 def test_several_processes_are_recboles_to_start(launch):
     assert launch().processes == dict(nproc=1, world_size=-1, ip="localhost", port="5678", group_offset=0)
     arguments = ["--nproc=2", "--ip", "10.0.0.1", "--port=6000", "--world_size=4", "--group_offset=2"]
