@@ -1,5 +1,6 @@
 """What the tests of the searches share: command lines, params files, results of trials that nobody has run."""
 
+import shlex
 from pathlib import Path
 
 
@@ -11,6 +12,12 @@ def made_up_result(score, bigger=True):
     metrics = {"recall@10": score}
     result = {"model": "GLINTRU", "best_valid_score": score, "valid_score_bigger": bigger}
     return {**result, "best_valid_result": metrics, "test_result": {"recall@10": score / 2}}
+
+
+def words_for_the_best(told):
+    """What the output of a search says that run_recbole.py is given, split as a shell does it."""
+    (line,) = (line for line in told.splitlines() if "--config_files=" in line)
+    return shlex.split(line.partition("settings: ")[2])
 
 
 def params_file(text):

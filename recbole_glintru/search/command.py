@@ -112,7 +112,7 @@ def run(options: argparse.Namespace, settings: dict[str, str]) -> Outcome:
     _check_files(output_file=output_file, best_file=best_file, display_file=options.display_file)
     find_data(config)
 
-    outcome = Outcome(fixed, bool(config["valid_metric_bigger"]), output_file, best_file)
+    outcome = Outcome(fixed, applied, bool(config["valid_metric_bigger"]), output_file, best_file)
     if options.tool == "hyperopt":
         _by_hyperopt(options, config, space, outcome)
     else:

@@ -7,6 +7,7 @@ from typing import Any, Optional
 
 import yaml
 
+from recbole_glintru.launch import protocol
 from recbole_glintru.search.trial import Fixed
 
 
@@ -15,12 +16,13 @@ class Outcome:
 
     Args:
         fixed: what the trials share.
+        applied: the name of the protocol among it.
         bigger: whether a higher validation score is better.
         output_file, best_file: where to write.
     """
 
-    def __init__(self, fixed: Fixed, bigger: bool, output_file: Path, best_file: Path):
-        self.fixed, self.bigger = fixed, bigger
+    def __init__(self, fixed: Fixed, applied: Optional[str], bigger: bool, output_file: Path, best_file: Path):
+        self.fixed, self.applied, self.bigger = fixed, applied, bigger
         self.output_file, self.best_file = output_file, best_file
         self.trials: list[tuple[dict[str, Any], dict[str, Any]]] = []
 
@@ -49,7 +51,8 @@ class Outcome:
         print("best result: ")
         print(result)
         name = shlex.quote(shlex.quote(str(self.best_file)))  # for the shell, and for --config_files
-        print(f"All trials: {self.output_file}; the best one's settings: --config_files={name}")
+        words = [*self._protocol_option(), f"--config_files={name}"]
+        print(f"All trials: {self.output_file}; the best one's settings: {' '.join(words)}")
         if display_file:
             drawn = SimpleNamespace(model=self.fixed.model, display_file=display_file)
             drawn.params_list = [HyperTuning.params2str(tried) for tried, _ in self.trials]
@@ -60,10 +63,17 @@ class Outcome:
         """The best trial as one file: protocol, the user's files and command line, and what the search found."""
         parameters, result = self.best
         config = self.fixed.merged(parameters)
+        words = " ".join([*self._protocol_option(), "--config_files"])
         head = f"# The best of a search: validation score {result['best_valid_score']:.4f}. All that differs from\n"
-        head += f"# the defaults of RecBole and {self.fixed.model}, for --config_files. Found by the search: "
+        head += f"# the defaults of RecBole and {self.fixed.model}, for {words}. Found by the search: "
         settings = yaml.safe_dump(_plain(config.external_config_dict), sort_keys=False, default_flow_style=None)
         return f"{head}{', '.join(parameters)}.\n{settings}"
+
+    def _protocol_option(self) -> list[str]:
+        """What keeps another protocol than that of the trials from lying below the file."""
+        if self.applied == protocol.choose(None, self.fixed.dataset):
+            return []
+        return [f"--protocol={self.applied or 'none'}"]
 
 
 def _plain(value: Any) -> Any:

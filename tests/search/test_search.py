@@ -2,7 +2,6 @@
 
 import importlib.util
 import os
-import shlex
 import subprocess
 import sys
 import webbrowser
@@ -10,13 +9,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from searches import made_up_result, params_file, words
+from searches import made_up_result, params_file, words, words_for_the_best
 
 import recbole_glintru
 from recbole_glintru.launch import command as launch
-from recbole_glintru.launch.configuration import merged_settings
 from recbole_glintru.search import command
-from recbole_glintru.search.outcome import Outcome
 from recbole_glintru.search.trial import Fixed, _best_so_far, run_trial
 
 
@@ -157,28 +154,6 @@ def test_reports_are_the_best_so_far(bigger, expected):
     assert seen == list(zip([1, 2, 3], expected))
 
 
-# ------------------------------------------------------------------------------------------------ what was found
-
-
-@pytest.mark.parametrize("bigger, best", [(True, 2), (False, 0)])
-def test_the_best_trial_as_a_configuration_file(workplace, bigger, best):
-    """The first of equals; as a file it makes the configuration of the trial, whatever lies below it."""
-    files = ["n_heads: 2\neval_args:\n  order: TO\n  mode: {valid: pop100, test: uni20}\n"]
-    fixed = Fixed("GLINTRU", "ml-100k", files, {"hidden_size": "32"}, str(workplace))
-    outcome = Outcome(fixed, bigger, Path("a.result"), Path("a.yaml"))
-    scores = [0.1, 0.1, 0.7, 0.7]
-    for layers, score in enumerate(scores, start=1):
-        outcome.add({"n_layers": layers, "learning_rate": 1e-5}, made_up_result(score, bigger))
-    assert outcome.best[0]["n_layers"] == best + 1
-    text = Path("a.result").read_text()
-    assert [f"n_layers:{layers}, learning_rate:1e-05\n" in text for layers in range(1, 6)] == [True] * 4 + [False]
-    Path("below.yaml").write_text("n_layers: 9\nn_heads: 8\nhidden_size: 16\n")
-    config = merged_settings("GLINTRU", "ml-100k", ["below.yaml", "a.yaml"])
-    trial = fixed.merged(outcome.best[0])
-    assert config.final_config_dict == trial.final_config_dict
-    assert (config["n_layers"], config["n_heads"], config["hidden_size"]) == (best + 1, 2, 32)
-
-
 # --------------------------------------------------------------------------------------------- hyperopt's search
 
 RATES = "learning_rate choice [0.1, 0.2, 0.3]\nn_layers choice [1, 2]\n"
@@ -258,7 +233,7 @@ def test_a_search_by_hyperopt(workplace, tiny, monkeypatch, capsys):
     opened = []
     monkeypatch.setattr(webbrowser, "open", lambda *args, **kwargs: opened.append(args))
     arguments = [params_file("learning_rate choice [0.00000001, 0.03]"), "--display_file=scores.html", *words(tiny)]
-    arguments.append("--output_file=my search.result")
+    arguments += ["--output_file=my search.result", "--protocol=none"]
     outcome = command.run(*command.parse(arguments))
     (parameters, best), (_, worse) = sorted(outcome.trials, key=lambda trial: -trial[1]["best_valid_score"])
     assert parameters == {"learning_rate": 0.03} and best["best_valid_score"] > worse["best_valid_score"]
@@ -269,7 +244,6 @@ def test_a_search_by_hyperopt(workplace, tiny, monkeypatch, capsys):
     logs = [file.read_text() for file in Path("log").rglob("*.log")]
     assert [log.count("Loading model structure") for log in logs] == [1, 1], "each trial has a log of its own"
 
-    (words_to_give,) = (line.partition("settings: ")[2] for line in told.splitlines() if "--config_files=" in line)
-    result = launch.run(*launch.parse(["--protocol=none", *shlex.split(words_to_give)]))  # as a shell does it
+    result = launch.run(*launch.parse(words_for_the_best(told)))
     assert result["best_valid_score"] == best["best_valid_score"]
     assert dict(result["test_result"]) == best["test_result"]
