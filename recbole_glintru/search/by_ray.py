@@ -59,7 +59,7 @@ def search(
         grace_period: epochs that every trial gets, before the worse half stops at each doubling.
 
     Returns:
-        (parameters, result) of each trial that came to its test, as `run_trial` returns it.
+        (parameters, result) of each trial that came to its end, as `run_trial` returns it.
 
     Raises:
         UserError: Ray or its resources are not there, the folder holds another search, or every trial failed.

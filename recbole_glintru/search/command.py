@@ -17,6 +17,7 @@ from recbole_glintru.launch.arguments import Parser, parse_settings, run_command
 from recbole_glintru.launch.configuration import choose, settings_of_files, tell_of_unread
 from recbole_glintru.launch.data import find_data
 from recbole_glintru.launch.errors import UserError, user_errors
+from recbole_glintru.search.checks import check_space, check_validation
 from recbole_glintru.search.outcome import Outcome
 from recbole_glintru.search.space import Parameter, read_parameters
 from recbole_glintru.search.trial import Fixed, run_trial
@@ -31,7 +32,7 @@ Searches the settings with which a model gets the best validation score.
                    as in run_recbole.py: what all trials share
   --params_file    what varies, a line each: name choice [...], name uniform low,high, name quniform low,high,step or
                    name loguniform low,high (of the logarithm); the package's own of the model unless given
-  --output_file    every trial that came to its test, with its results; MODEL-DATASET.result unless given
+  --output_file    every trial that came to its end, with its results; MODEL-DATASET.result unless given
   --best_file      the best trial's settings, for --config_files; the output file's name with .yaml unless given
   --display_file   a picture of the scores, HTML
   --tool           hyperopt (RecBole's HyperTuning, one trial after the other; the default) or ray (side by side)
@@ -105,8 +106,11 @@ def run(options: argparse.Namespace, settings: dict[str, str]) -> Outcome:
         texts = [Path(file).read_text(encoding="utf-8") for file in files + options.config_files]
     fixed = Fixed(model, dataset, texts, settings, str(Path.cwd()))
     config = fixed.merged({})
-    tell_of_unread(config, {**settings_of_files(options), **settings})
-    _check_search(options, settings, space, config)
+    from_files = settings_of_files(options)
+    tell_of_unread(config, {**from_files, **settings})
+    check_space(space, settings, from_files, config)
+    check_validation(config)
+    _check_tool(options, settings, space)
     output_file = Path(options.output_file or f"{model}-{dataset}.result")
     best_file = Path(options.best_file or output_file.with_suffix(".yaml"))
     _check_files(output_file=output_file, best_file=best_file, display_file=options.display_file)
@@ -207,29 +211,16 @@ def _check_files(**files) -> None:
         raise UserError(f"{named}: must be different files.")
 
 
-def _check_search(options, settings: dict[str, str], space: list[Parameter], config) -> None:
-    """See that the space, the settings and the tool go together."""
-    known = {*config.final_config_dict, *(name for names in config.parameters.values() for name in names)}
+def _check_tool(options, settings: dict[str, str], space: list[Parameter]) -> None:
+    """See that the tool is there, and can do what is asked of it."""
     for parameter in space:
-        if parameter.name in settings:
-            raise UserError(
-                f"--{parameter.name}={settings[parameter.name]}: the search varies it, and a setting on the command "
-                "line is above what it varies."
-            )
-        if parameter.name not in known:
-            raise UserError(
-                f"{parameter.name}, which the search varies, is no setting of RecBole or {config['model']}; "
-                "if it is meant, give it a value in a file for --config_files."
-            )
         if options.algo == "exhaustive" and parameter.kind != "choice":
             raise UserError(
                 f"{parameter.name} {parameter.kind}: --algo=exhaustive tries every choice, and this is none; "
                 "take --algo=random."
             )
-    if config["eval_step"] <= 0:
-        raise UserError(f"eval_step={config['eval_step']}: a search needs validation scores.")
-    if options.tool == "ray" and "gpu_id" in settings:
-        raise UserError(f"--gpu_id={settings['gpu_id']}: Ray hands out the GPUs, see --gpus_per_trial.")
+    if options.tool == "ray" and "gpu_id" in {*settings, *(parameter.name for parameter in space)}:
+        raise UserError("gpu_id: Ray hands out the GPUs, see --gpus_per_trial.")
     if importlib.util.find_spec(options.tool) is None:  # the tools are packages of these names
         raise UserError(
             f"--tool={options.tool}: {options.tool} is not installed; the extra `tune` of this package has it."

@@ -12,7 +12,7 @@ from recbole_glintru.search.trial import Fixed
 
 
 class Outcome:
-    """The trials that came to their test, and the files that tell of them, written anew after each.
+    """The trials that came to their end, and the files that tell of them, written anew after each.
 
     Args:
         fixed: what the trials share.

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, Callable, Optional
 
 from recbole_glintru.launch.configuration import command_line, merged_settings
+from recbole_glintru.launch.errors import UserError
+from recbole_glintru.search.checks import check_validation
 
 
 @dataclass(frozen=True)
@@ -71,11 +73,16 @@ def run_trial(
 ) -> dict[str, Any]:
     """Train and test as RecBole's `objective_function` does, and return what it returns.
 
+    Of a split without a test part, `test_result` is empty.
+
     Args:
         report: called after a validation with the number of epochs so far and the best validation score so far. The
             last epoch is not reported: the test follows it at once.
         scratch: the folder for the checkpoint, which is gone afterwards; the system's temporary one unless given.
             RecBole names checkpoints by the second, so that trials side by side would read one another's.
+
+    Raises:
+        UserError: a setting is refused, or there is nothing to validate: told before the training.
     """
     from recbole.data import create_dataset, data_preparation
     from recbole.utils import get_model, get_trainer, init_logger, init_seed
@@ -83,10 +90,13 @@ def run_trial(
     checkpoint_folder = tempfile.TemporaryDirectory(prefix="trial_", dir=scratch)
     with checkpoint_folder as folder, _log_of_its_own(), fixed.in_place() as files:
         config = merged_settings(fixed.model, fixed.dataset, files, dict(parameters))
+        check_validation(config)
         config["check_data"] = config["check_data"] is not False
         init_seed(config["seed"], config["reproducibility"])
         init_logger(config)
         train_data, valid_data, test_data = data_preparation(config, create_dataset(config))
+        if not valid_data:
+            raise UserError("there are no rows to validate, and a search needs validation scores.")
         init_seed(config["seed"], config["reproducibility"])
         model = get_model(config["model"])(config, train_data._dataset).to(config["device"])
         trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
@@ -101,7 +111,7 @@ def run_trial(
         "best_valid_score": float(score),
         "valid_score_bigger": config["valid_metric_bigger"],
         "best_valid_result": {name: float(value) for name, value in valid_result.items()},
-        "test_result": {name: float(value) for name, value in test_result.items()},
+        "test_result": {name: float(value) for name, value in (test_result or {}).items()},
     }
 
 

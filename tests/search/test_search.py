@@ -1,4 +1,4 @@
-"""The searches: what they refuse, how trials are merged and told of; hyperopt's search, small and real."""
+"""The searches: what they refuse and what may vary; hyperopt's search, small and real."""
 
 import importlib.util
 import os
@@ -13,8 +13,11 @@ from searches import made_up_result, params_file, words, words_for_the_best
 
 import recbole_glintru
 from recbole_glintru.launch import command as launch
+from recbole_glintru.launch.configuration import merged_settings
 from recbole_glintru.search import command
-from recbole_glintru.search.trial import Fixed, _best_so_far, run_trial
+
+SPLIT = "{'LS': 'valid_and_test'}"
+TEST_ONLY = "--eval_args={'split': {'LS': 'test_only'}, 'order': 'TO', 'group_by': 'user', 'mode': 'full'}"
 
 
 @pytest.fixture
@@ -54,9 +57,13 @@ def trials(monkeypatch):
         (["--model=GLINTRUE"], "There is no model named 'GLINTRUE'. Did you mean GLINTRU"),
         (["--params_file=none.hyper"], "--params_file=none.hyper: there is no such file."),
         (["--model=SASRec"], "SASRec comes without a search space: name one with --params_file"),
-        (["--kernel_size=5"], "--kernel_size=5: the search varies it"),
-        (["--eval_step=0"], "eval_step=0: a search needs validation scores."),
-        (["--tool=ray", "--gpu_id=1"], "--gpu_id=1: Ray hands out the GPUs, see --gpus_per_trial."),
+        (["--kernel_size=5"], "--kernel_size=5: the search varies kernel_size, and a setting on the command line"),
+        (["--dropout_prob=0.1"], "--dropout_prob=0.1: the search varies embedding_dropout_prob, which is the same"),
+        (["--eval_step=0"], f"eval_args: split={SPLIT}, eval_step=0, epochs=12: a search needs validation scores"),
+        (["--epochs=0"], f"eval_args: split={SPLIT}, eval_step=1, epochs=0: a search needs validation scores"),
+        (["--epochs=2", "--eval_step=3"], f"eval_args: split={SPLIT}, eval_step=3, epochs=2: a search needs"),
+        ([TEST_ONLY], "eval_args: split={'LS': 'test_only'}, eval_step=1, epochs=12: a search needs"),
+        (["--tool=ray", "--gpu_id=1"], "gpu_id: Ray hands out the GPUs, see --gpus_per_trial."),
         (["--output_file=nowhere/a.result"], "--output_file=nowhere/a.result: nowhere is no folder"),
         (["--display_file=."], "--display_file=.: . is no folder, or . is one."),
         (["--output_file=a.yaml"], "--output_file=a.yaml, --best_file=a.yaml: must be different files."),
@@ -88,6 +95,13 @@ def test_mistakes(workplace, trials, capsys, arguments, message):
         ("n_layers quniform 1,9,0", "n_layers quniform 1,9,0: the step must be above 0."),
         ("n_layers choice [1]\nn_layers choice [2]", "line 2: n_layers is there twice."),
         ("n_layer choice [1, 2]", "n_layer, which the search varies, is no setting of RecBole or GLINTRU"),
+        ("embedding_size choice [32, 64]", "embedding_size, which the search varies, is no setting of RecBole or GLIN"),
+        ("model choice ['SASRec', 'NARM']", "model: a search cannot vary it, for its trials are of one model"),
+        ("dataset choice ['ml-1m']", "dataset: a search cannot vary it, for its trials are of one model"),
+        ("valid_metric choice ['MRR@10']", "valid_metric: a search cannot vary it, for only scores of one kind"),
+        ("eval_args choice [{}]", "eval_args: a search cannot vary it, for only scores of one kind"),
+        ("valid_metric_bigger choice [True]", "valid_metric_bigger: a search cannot vary it"),
+        ("gru_layers choice [1]\nnum_layers choice [2]", "gru_layers and num_layers are the same setting of GLINTRU"),
         ("learning_rate loguniform -8,-4", "learning_rate loguniform: --algo=exhaustive tries every choice"),
     ],
 )
@@ -100,6 +114,11 @@ def test_a_params_file_that_is_no_text(workplace, trials, capsys):
     (workplace / "space.hyper").write_bytes(b"\xff\xfe")
     assert command.main(["--params_file=space.hyper"]) == 2
     assert "error: space.hyper is no text in UTF-8" in capsys.readouterr().err and not trials
+
+
+def test_ray_hands_out_the_gpus(workplace, trials, capsys):
+    assert command.main(["--tool=ray", params_file("gpu_id choice [0, 1]")]) == 2
+    assert "error: gpu_id: Ray hands out the GPUs, see --gpus_per_trial." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("tool", ["hyperopt", "ray"])
@@ -125,35 +144,6 @@ def test_started_as_a_module(workplace):
     assert done.returncode == 2 and done.stderr == "error: --tool=optuna: must be one of hyperopt, ray.\n"
 
 
-# -------------------------------------------------------------------------------------------- a trial's settings
-
-
-def test_parameters_lie_between_the_files_and_the_command_line(workplace):
-    files = ["learning_rate: 0.1\nkernel_size: 5\nn_layers: 2\ndata_path: mine", "kernel_size: 7\n"]
-    folder = workplace / "here"
-    folder.mkdir()
-    fixed = Fixed("GLINTRU", "ml-100k", files, {"n_layers": "3"}, str(folder))
-    config = fixed.merged({"learning_rate": 0.5, "n_layers": 4})
-    assert (config["learning_rate"], config["kernel_size"], config["n_layers"]) == (0.5, 7, 3)
-    assert Path.cwd() == workplace and sys.argv == ["workplace"]
-    with fixed.in_place():
-        assert Path.cwd() == folder  # where relative paths begin
-    folder.rmdir()
-    with pytest.raises(FileNotFoundError, match="here, where the search was started, is not on"):
-        fixed.merged({})
-
-
-@pytest.mark.parametrize("bigger, expected", [(True, [0.2, 0.5, 0.5]), (False, [0.2, 0.2, 0.1])])
-def test_reports_are_the_best_so_far(bigger, expected):
-    """The last epoch is not reported: what comes of it is the result."""
-    seen = []
-    config = {"valid_metric_bigger": bigger, "epochs": 4}
-    callback = _best_so_far(lambda epoch, score: seen.append((epoch, score)), config)
-    for epoch, score in enumerate([0.2, 0.5, 0.1, 0.9]):
-        callback(epoch, score)
-    assert seen == list(zip([1, 2, 3], expected))
-
-
 # --------------------------------------------------------------------------------------------- hyperopt's search
 
 RATES = "learning_rate choice [0.1, 0.2, 0.3]\nn_layers choice [1, 2]\n"
@@ -164,6 +154,26 @@ def test_exhaustive_search_tries_everything_once(workplace, trials):
     assert sorted(tuple(trial.values()) for trial in trials) == [(a, b) for a in (0.1, 0.2, 0.3) for b in (1, 2)]
     assert outcome.best[0]["learning_rate"] == 0.3 and len(outcome.trials) == 6
     assert yaml.safe_load(Path("GLINTRU-ml-100k.yaml").read_text())["learning_rate"] == 0.3
+
+
+@pytest.mark.parametrize("name, file", [("num_layers", "gru_layers: 3"), ("gru_layers", "num_layers: 3")])
+def test_a_setting_by_its_name_here_and_by_the_authors(workplace, trials, name, file):
+    """Either varies, above what a file says by the other."""
+    Path("mine.yaml").write_text(file + "\n")
+    space = params_file(f"learning_rate choice [0.1]\n{name} choice [1, 2]")
+    outcome = command.run(*command.parse([space, "--config_files=mine.yaml"]))
+    assert sorted(outcome.fixed.merged(trial)["gru_layers"] for trial in trials) == [1, 2]
+    best = merged_settings("GLINTRU", "ml-100k", ["GLINTRU-ml-100k.yaml"])
+    assert best["gru_layers"] == outcome.best[0][name]
+
+
+def test_what_else_may_vary(workplace, trials):
+    """The seed, and a setting of the user's own that a file has."""
+    Path("mine.yaml").write_text("my_own: 1\n")
+    space = params_file("learning_rate choice [0.1]\nseed choice [1, 2]\nmy_own choice [3]")
+    outcome = command.run(*command.parse([space, "--config_files=mine.yaml"]))
+    merged = [outcome.fixed.merged(trial) for trial in trials]
+    assert sorted((config["seed"], config["my_own"]) for config in merged) == [(1, 3), (2, 3)]
 
 
 @pytest.mark.parametrize("algo", ["exhaustive", "random", "bayes"])
@@ -197,17 +207,6 @@ def test_a_failing_trial_ends_alone(workplace, monkeypatch, capsys):
     assert "n_layers:2" not in Path("GLINTRU-ml-100k.result").read_text()
 
 
-@pytest.mark.parametrize("checked", [True, False])
-def test_a_trial_checks_its_data(workplace, tiny, checked):
-    """`topk` is more than ml-100k has items."""
-    settings = {key: str(value) for key, value in {**tiny, "topk": [5000], "valid_metric": "MRR@5000"}.items()}
-    if not checked:
-        settings["check_data"] = "False"
-    fixed = Fixed("GLINTRU", "ml-100k", [], settings, str(workplace))
-    with pytest.raises((ValueError, RuntimeError), match=r"topk=\[5000\]" if checked else "out of range"):
-        run_trial(fixed, {})
-
-
 def test_unread_settings_of_files_are_told(workplace, trials, capsys):
     Path("mine.yaml").write_text("n_layer: 2\n")
     command.run(*command.parse([params_file("learning_rate choice [0.1]"), "--config_files=mine.yaml"]))
@@ -225,6 +224,17 @@ def test_three_failing_trials_end_the_search(workplace, monkeypatch, capsys):
     assert "the first 3 trials failed, the last with n_layers:" in capsys.readouterr().err and len(seen) == 3
     assert command.main([params_file("n_layers choice [1, 2]")]) == 2
     assert "error: no trial came to its end." in capsys.readouterr().err
+
+
+def test_a_search_without_a_test_part(workplace, tiny, capsys):
+    """It tells of the validation alone."""
+    tiny["eval_args"]["split"] = {"LS": "valid_only"}
+    outcome = command.run(*command.parse([params_file("learning_rate choice [0.03]"), *words(tiny)]))
+    ((_, result),) = outcome.trials
+    assert result["best_valid_result"]["ndcg@10"] == result["best_valid_score"] > 0 and result["test_result"] == {}
+    assert "'test_result': {}}" in capsys.readouterr().out
+    told = Path("GLINTRU-ml-100k.result").read_text()
+    assert told.partition("Valid result:\nrecall@10 : ")[2] and told.endswith("Test result:\n\n\n")
 
 
 @pytest.mark.slow
