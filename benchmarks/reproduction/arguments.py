@@ -14,7 +14,7 @@ from recbole_glintru.launch import protocol
 from recbole_glintru.launch.configuration import command_line, merged_settings
 from recbole_glintru.launch.data import find_data
 from recbole_glintru.launch.errors import UserError
-from reproduction import grids
+from reproduction import grids, progress
 from reproduction.cells import RESULTS, Cell
 from reproduction.running import READINGS
 
@@ -187,5 +187,7 @@ def check_settings(cells: list[Cell], words: dict[str, str], data_path: Optional
             raise UserError(f"--{key}={words[key]}: the machine's; set CUDA_VISIBLE_DEVICES, empty for the CPU.")
         if setting not in known and key not in known:
             raise UserError(f"--{key}={words[key]}: {_nearest(key, sorted(known))}")
+    for config in configs:
+        progress.check_validation(config)
     if data_path is not None:
         find_data(configs[0])

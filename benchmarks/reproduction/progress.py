@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from measure import checkout
 
+from recbole_glintru.launch import checks
 from recbole_glintru.launch.errors import UserError
 from recbole_glintru.layers.glintru_block import ExpertMixing
 from reproduction import surroundings
@@ -45,6 +46,23 @@ def records(folder: Path) -> Optional[dict[str, Any]]:
         return None if epoch is None else json.loads((epoch / "records.json").read_text(encoding="utf-8"))
     except FileNotFoundError:  # replaced by the next one meanwhile
         return records(folder)
+
+
+def check_validation(config) -> None:
+    """See that every epoch is validated: it is in the validation's callback that an epoch is recorded and saved.
+
+    Args:
+        config: RecBole's.
+
+    Raises:
+        UserError: it is not; the message names the key and its value.
+    """
+    if config["eval_step"] != 1:
+        raise UserError(f"eval_step={config['eval_step']}: must be 1; a cell is measured, saved and resumed by epoch.")
+    if config["epochs"] < 1:
+        raise UserError(f"epochs={config['epochs']}: must be at least 1.")
+    if not checks.validates(config):
+        raise UserError(f"eval_args: split={config['eval_args']['split']}: must have a part for validation.")
 
 
 @contextlib.contextmanager

@@ -62,7 +62,7 @@ def run(
         partial: train no epoch, but test the best of those that are done; the training can go on afterwards.
 
     Raises:
-        UserError: the data is missing, or RecBole or the model refuses a setting.
+        UserError: the data is missing, RecBole or the model refuses a setting, or not every epoch is validated.
         Busy: another process is at this cell.
         Interrupted: `stop`, asked after each epoch, said so.
     """
@@ -92,6 +92,7 @@ def _train_and_test(cell, folder, configuration, stop, partial, before) -> Resul
     from recbole.utils import get_model, get_trainer, init_logger, init_seed
 
     config = configuration()
+    progress.check_validation(config)
     find_data(config)
     init_seed(config["seed"], config["reproducibility"])
     init_logger(config)

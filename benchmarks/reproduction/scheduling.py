@@ -188,7 +188,7 @@ class _Processes:
                 self.later[cell] = now + self.again
                 return
         self.display.over(cell)
-        if status != DONE:
+        if status != DONE or not (self.tests or self._is_done(cell)):
             self.left.append(f"{_named(cell)}: {_reason(status, cell, self.place)}")
             self.display.write(self.left[-1])
 
@@ -246,7 +246,12 @@ def _last_line(cell: Cell, place: Place) -> str:
 def _reason(status: int, cell: Cell, place: Place) -> str:
     if status == BUSY:
         return ELSEWHERE
-    ended = f"killed by {signal.Signals(-status).name}" if status < 0 else f"failed: {_last_line(cell, place)}"
+    if status == DONE:
+        ended = "ended without a result"
+    elif status < 0:
+        ended = f"killed by {signal.Signals(-status).name}"
+    else:
+        ended = f"failed: {_last_line(cell, place)}"
     return f"{ended} ({folder_of(cell, place.scratch) / LOG})"
 
 

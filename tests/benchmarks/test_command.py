@@ -104,6 +104,18 @@ def _is_locked(folder):
             "--hiden_size=8: did you mean hidden_size",
         ),  # no data
         (["table2", "--report", "--hiden_size=8"], "--hiden_size=8: did you mean hidden_size"),
+        (["table2", "--dataset=ml-100k", "--eval_step=2"], "eval_step=2: must be 1; a cell is measured"),
+        (["table2", "--dataset=ml-100k", "--SASRec.eval_step=0"], "eval_step=0: must be 1; a cell is measured"),
+        (["table2", "--report", "--eval_step=2"], "eval_step=2: must be 1; a cell is measured"),
+        (["table2", "--dataset=ml-100k", "--epochs=0"], "epochs=0: must be at least 1"),
+        (
+            [
+                "table2",
+                "--dataset=ml-100k",
+                "--eval_args={'split': {'LS': 'test_only'}, 'order': 'TO', 'mode': 'uni9'}",
+            ],
+            "split={'LS': 'test_only'}: must have a part for validation",
+        ),
         (["table2", "--dataset=ml-100k", "--gpu_id=1"], "--gpu_id=1: the machine's; set CUDA_VISIBLE_DEVICES"),
         (["table2", "--dataset=amazon-beauty", "--protocol=ml-100k"], "no data for 'amazon-beauty'"),
     ],

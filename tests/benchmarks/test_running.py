@@ -11,6 +11,7 @@ from reproduction.cells import Result, Store, cell
 from reproduction.histories_once import HistoriesOnce
 
 from recbole_glintru import plugin
+from recbole_glintru.launch.errors import UserError
 
 
 @pytest.fixture
@@ -131,6 +132,14 @@ def test_models_are_tested_on_the_same_candidates(workplace, place):
     assert results[0]["savings"] == "the model's own"
     assert results[1]["savings"] == "accelerate: True"
     assert results[2]["savings"].startswith("evaluation scores each history once")
+
+
+def test_a_cell_that_could_not_be_saved_after_every_epoch_is_not_trained(workplace, place):
+    """Not every epoch would be validated, or the last one not: the training would never be finished."""
+    one = few(epochs=3, eval_step=2)
+    with pytest.raises(UserError, match="eval_step=2: must be 1"):
+        running.run(one, place.store, place.scratch, place.data_path)
+    assert not place.store.folder.exists() and progress.latest(running.folder_of(one, place.scratch)) is None
 
 
 def test_only_one_process_works_at_a_cell(workplace, place):

@@ -90,6 +90,21 @@ def test_a_failed_cell_keeps_none_of_the_others_from_running(status, place, monk
     assert left == [f"few {few().name}: failed: too bad ({folder / scheduling.LOG})"]
 
 
+def test_a_cell_without_a_result_is_left_however_its_process_ended(place, monkeypatch):
+    """What it wrote may be the result of a training that has not ended."""
+    fake_processes(place, monkeypatch, 0)
+    start, log = scheduling._start, running.folder_of(few(), place.scratch) / scheduling.LOG
+
+    def start_what_leaves_a_partial_result(one, *rest):
+        process = start(one, *rest)
+        place.store.remove(one)
+        write_result(place, one, partial=True)
+        return process
+
+    monkeypatch.setattr(scheduling, "_start", start_what_leaves_a_partial_result)
+    assert scheduling.run([few()], place, poll=0) == [f"few {few().name}: ended without a result ({log})"]
+
+
 def test_a_cell_that_another_process_is_at_is_tried_again_after_the_others(place, monkeypatch):
     started = fake_processes(place, monkeypatch, scheduling.BUSY, 0)
     assert scheduling.run([few(), few("SASRec")], place, poll=0.01) == []
