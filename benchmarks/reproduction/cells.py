@@ -92,7 +92,8 @@ class Result:
 
     Args:
         record: what its JSON file holds; `running.py` says what is in it.
-        ranks: reading -> `[users] uint8`, the place of each user's target among the first ten, 0 if it is not there.
+        ranks: reading -> `[users] uint8`, or wider for long lists: the place of each user's target among the first
+            max(topk), from 1, 0 if it is not there.
     """
 
     record: dict[str, Any]

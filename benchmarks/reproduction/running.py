@@ -173,11 +173,12 @@ class _Tests:
     def evaluate(self, collected):
         """What the trainer calls in place of the evaluator's method."""
         hits = collected.get("rec.topk").numpy()[:, :-1]  # [users, k], 1 at the target's place
-        self.ranks = np.where(hits.any(axis=1), hits.argmax(axis=1) + 1, 0).astype(np.uint8)
+        places = np.where(hits.any(axis=1), hits.argmax(axis=1) + 1, 0)
+        self.ranks = places.astype(np.min_scalar_type(hits.shape[1]))
         return self.evaluator.evaluate(collected)
 
     def run(self, loader, seed: Optional[int] = None, load_best_model: bool = False):
-        """Metrics, and `[users] uint8` ranks."""
+        """Metrics, and ranks as `Result` has them."""
         if seed is not None:
             np.random.seed(seed)
         wall, cpu = time.perf_counter(), time.process_time()

@@ -14,9 +14,9 @@ def per_user(ranks: np.ndarray) -> dict[str, np.ndarray]:
     """What RecBole's metrics are the means of, with one target a user.
 
     Args:
-        ranks: `[users]`, the place of the target among the first ten, from 1, or 0 if it is not there.
+        ranks: `[users]`, the place of the target, from 1, in a list that may be longer than ten; 0 if it is not there.
     """
-    found = ranks > 0
+    found = (ranks > 0) & (ranks <= 10)
     places = np.where(found, ranks, 1).astype(float)
     return {"Recall@10": found * 1.0, "MRR@10": found / places, "NDCG@10": found / np.log2(places + 1)}
 

@@ -1,6 +1,7 @@
 """`benchmarks/reproduce.py`: which cells there are, and that one goes on where it was killed."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -132,6 +133,28 @@ def test_models_are_tested_on_the_same_candidates(workplace, place):
     assert results[0]["savings"] == "the model's own"
     assert results[1]["savings"] == "accelerate: True"
     assert results[2]["savings"].startswith("evaluation scores each history once")
+
+
+def test_longer_lists_change_no_metric_of_ten(workplace, place):
+    one = few(epochs=1, topk="[10,20]")
+    running.run(one, place.store, place.scratch, place.data_path)
+    result = place.store.read(one)
+    for reading, ranks in result.ranks.items():
+        assert ranks.max() > 10
+        for metric, values in significance.per_user(ranks).items():
+            assert result.record["readings"][reading][metric.lower()] == pytest.approx(values.mean(), abs=5.1e-5)
+
+
+@pytest.mark.parametrize("length, place", [(10, 10), (300, 300), (300, 256), (300, 0)])
+def test_ranks_of_long_lists(length, place):
+    hits = torch.zeros(1, length + 1, dtype=torch.int64)
+    hits[0, -1] = 1  # RecBole's last column: how many targets there are
+    if place:
+        hits[0, place - 1] = 1
+    tests = running._Tests.__new__(running._Tests)
+    tests.evaluator = SimpleNamespace(evaluate=lambda collected: {})
+    tests.evaluate({"rec.topk": hits})
+    assert tests.ranks.tolist() == [place] and tests.ranks.dtype == (np.uint8 if length < 256 else np.uint16)
 
 
 def test_a_cell_that_could_not_be_saved_after_every_epoch_is_not_trained(workplace, place):
