@@ -109,12 +109,12 @@ def protocol_of(wanted: Optional[str], dataset: str) -> str:
 
 
 def models(text: Optional[str]) -> Optional[list[str]]:
-    """The names in `--models`; None where the user has not said."""
+    """The names in `--models`, each once; None where the user has not said."""
     if text is None:
         return None
     if text == "all":
         return list(grids.ALL)
-    named = [name for name in text.replace(",", " ").split() if name]
+    named = list(dict.fromkeys(text.replace(",", " ").split()))
     if not named:
         raise UserError("--models: names no model.")
     for model in named:
@@ -124,7 +124,7 @@ def models(text: Optional[str]) -> Optional[list[str]]:
 
 
 def values(text: Optional[str], table: str) -> Optional[list[int]]:
-    """The numbers in `--values`; None where the user has not said."""
+    """The numbers in `--values`, each once; None where the user has not said."""
     if text is None:
         return None
     if table not in grids.EXPERIMENTS or not grids.EXPERIMENTS[table].values:
@@ -132,7 +132,7 @@ def values(text: Optional[str], table: str) -> Optional[list[int]]:
     words = text.replace(",", " ").split()
     if not words or not all(word.isdigit() and int(word) for word in words):
         raise UserError(f"--values={text}: must be whole numbers from 1, as in --values=3,5,7.")
-    return [int(word) for word in words]
+    return list(dict.fromkeys(int(word) for word in words))
 
 
 def variants(name: str, chosen: Optional[list[str]], numbers: Optional[list[int]], own) -> list[grids.Variant]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from reproduce_cells import make_place  # first: it makes the benchmarks importable
 from reproduce_reports import beauty, write_made_up, write_report
-from reproduction import figures, grids, running, significance
+from reproduction import command, figures, grids, running, significance
 from reproduction.rows import collect
 
 
@@ -53,6 +53,16 @@ def test_the_report_of_an_ablation_has_the_papers_rows(place):
     text = write_report(place, "table9")
     assert "| use_gru=False | 1 | 0.4133 | 0.4239 | -2.5 % |" in text and "default against the others" in text
     assert "| 0.2755 | 0.2755 | +0.0 % |" in text
+
+
+@pytest.mark.parametrize("words", [["table2", "--models=STAMP,GLINTRU,STAMP"], ["figure3", "--values=4,3,04"]], ids=str)
+def test_what_is_named_twice_is_there_once(words, place, capsys):
+    for one in (beauty("GLINTRU"), beauty("STAMP"), beauty("GLINTRU", kernel_size=4)):
+        write_made_up(place, one, 0.3)
+    assert command.main([*words, "--report", f"--results={place.store.folder}", f"--scratch={place.scratch}"]) == 0
+    accuracy = capsys.readouterr().out.partition("## Accuracy")[2].partition("##")[0]
+    lines = [line for line in accuracy.splitlines() if line.startswith(("| GLINTRU", "| STAMP"))]
+    assert len(lines) == 2
 
 
 def test_costs_stand_beside_the_papers(place):
