@@ -32,7 +32,7 @@ def write_made_up(place, one, score, generator=None, **changes):
         "package": {"commit": "0123456789abcdef"},
         "versions": {},
         "device": {"type": "cpu", "name": "A processor", "threads": 2},
-        "configuration": {},
+        "configuration": {"eval_batch_size": 2048},
         "epochs": 2 * [{"seconds": seconds, "mixing": [[0.4, 0.6]]}],
         "mixing_at_start": [[0.5, 0.5]],
         **changes,

@@ -8,7 +8,7 @@ from pathlib import Path
 from measure.plots import label_points, plain_numbers
 
 from reproduction import grids
-from reproduction.rows import Row
+from reproduction.rows import Row, batch_of
 
 VARIED = {"layers": "layers", "kernel": "kernel size", "width": "hidden size"}
 
@@ -88,9 +88,7 @@ def _curves(pyplot, rows, reading, label, what):
     panels_of = {
         **{metric: lambda row, metric=metric: row.mean(reading, metric) for metric in grids.METRICS},
         "s an epoch": lambda row: row.training("seconds_per_epoch"),
-        "ms a test batch": lambda row: (
-            1000 * row.training("seconds_per_evaluation") / row.training("evaluation_batches")
-        ),
+        f"ms of a test pass per {batch_of(rows)}": Row.batch_milliseconds,
         "peak MiB": Row.peak_memory,
     }
     figure, panels = pyplot.subplots(2, 3, figsize=(12, 7))

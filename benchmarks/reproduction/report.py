@@ -10,7 +10,7 @@ from measure.report import replace
 from reproduction import comparisons, figures, grids, progress
 from reproduction.cells import Cell
 from reproduction.markdown import number, percent, plus_minus, table
-from reproduction.rows import Row, collect, other_data
+from reproduction.rows import Row, batch_of, collect, other_data
 from reproduction.running import READINGS, folder_of
 from reproduction.scheduling import Place
 
@@ -23,7 +23,7 @@ REFERENCES = {
 SAME_VALUE = ("kernel", "width")  # kinds of experiments where models are compared at each value
 MIXING_EPOCHS = (0, 1, 2, 5, 10, 20, 50, 100)
 COSTS = {  # of the paper's table -> ours, in the same unit
-    "inference_ms": lambda row: _milliseconds_per_batch(row),
+    "inference_ms": Row.batch_milliseconds,
     "training_s_per_epoch": lambda row: row.training("seconds_per_epoch"),
     "gpu_memory_GB": lambda row: row.peak_memory() * 2**20 / 1e9 if row.one()["device"]["type"] == "cuda" else math.nan,
 }
@@ -172,7 +172,8 @@ def mixing_weights(row: Row) -> str:
 def costs(rows: list[Row]) -> str:
     """Parameters, epochs, times and memory; the paper's, and the difference from it, where the table is about them."""
     printed = [key for key in rows[0].paper if key in COSTS]
-    head = ["", "parameters", "epochs (best)", "s an epoch (CPU s)", "s a test pass (CPU s)", "ms a batch of it"]
+    batch = batch_of(rows)
+    head = ["", "parameters", "epochs (best)", "s an epoch (CPU s)", "s a test pass (CPU s)", f"ms of it per {batch}"]
     devices = {_device(row.one()["device"]) for row in rows}
     head += ["peak MiB", "savings", *(["run on"] if len(devices) > 1 else [])]
     for key in printed:
@@ -186,7 +187,7 @@ def costs(rows: list[Row]) -> str:
             f"{number(mean('epochs'), 0)} ({number(mean('best_epoch'), 0)})",
             f"{number(mean('seconds_per_epoch'), 1)} ({number(mean('cpu_seconds_per_epoch'), 1)})",
             f"{number(mean('seconds_per_evaluation'), 2)} ({number(mean('cpu_seconds_per_evaluation'), 2)})",
-            number(_milliseconds_per_batch(row), 1),
+            number(row.batch_milliseconds(), 1),
             number(row.peak_memory(), 0),
             _savings(record),
             *([_device(record["device"])] if len(devices) > 1 else []),
@@ -196,13 +197,15 @@ def costs(rows: list[Row]) -> str:
             line += [number(paper, 2), percent(COSTS[key](row) / paper - 1 if paper else None)]
         lines.append(line)
     compared = (
-        " The paper's are of an unnamed GPU: a difference of times is one of machines too, and memory is compared on a "
-        "GPU alone."
+        f" The paper's are of an unnamed GPU, its inference of batches of {grids.PAPER['table3']['batch_size']:,}: a "
+        "difference of times is one of machines too, and memory is compared on a GPU alone."
     )
     return (
         "## Cost\n\nMedians over the epochs of a run, data loading included; where other work ran beside it, the CPU "
-        "seconds are the better measure. A test pass ranks every user's target among the protocol's candidates. Peak "
-        "memory is the process's on a CPU, data included, and the tensors' on a GPU. Savings "
+        "seconds are the better measure. A test pass ranks every user's target among the protocol's candidates. Its ms "
+        f"are the pass's time over the number of batches that RecBole makes of it, of at most {batch} "
+        "(`eval_batch_size`); of sampled candidates fewer and larger ones may be run, and each history is encoded once "
+        "where the model can. Peak memory is the process's on a CPU, data included, and the tensors' on a GPU. Savings "
         f"of RecBole's own models are exact: `recbole_glintru/accelerate.py`.{compared if printed else ''}"
         f"\n\n{table(head, lines)}"
     )
@@ -213,7 +216,3 @@ def _savings(record: dict[str, Any]) -> str:
     compiled = record["device"]["type"] == "cpu" and "numba" in record["versions"]
     scans = record["configuration"].get("scan_backend") in ("auto", "numba")
     return record["savings"] + (", Numba" if compiled and scans else "")
-
-
-def _milliseconds_per_batch(row: Row) -> float:
-    return 1000 * row.training("seconds_per_evaluation") / row.training("evaluation_batches")

@@ -60,6 +60,10 @@ class Row:
         values = [record[key] for record in records if record.get(key) is not None]
         return statistics.mean(values) if values else math.nan
 
+    def batch_milliseconds(self) -> float:
+        """Of a test pass, for each batch that RecBole makes of it (`batch_of`), whatever batches were run."""
+        return 1000 * self.training("seconds_per_evaluation") / self.training("evaluation_batches")
+
     def peak_memory(self) -> float:
         """The largest of the seeds, MiB; NaN if one does not say it."""
         values = [result.record.get("peak_memory_MiB") for result in self.results.values()]
@@ -143,6 +147,14 @@ def other_data(rows: list[Row], protocol: str) -> list[str]:
         for own in sorted(counts)
         if any(abs(value / (printed[key] - paddings[key]) - 1) > 0.01 for key, value in zip(COUNTED, own))
     ]
+
+
+def batch_of(rows: list[Row]) -> str:
+    """What a batch of RecBole's evaluation has at most, `eval_batch_size`: `2,048 candidates`."""
+    records = [result.record for row in rows for result in row.results.values()]
+    sizes = sorted({record["configuration"]["eval_batch_size"] for record in records})
+    rated = "histories" if rows[0].one()["mode"] == "full" else "candidates"
+    return f"{' or '.join(f'{size:,}' for size in sizes)} {rated}"
 
 
 def _counts(values: Iterable[int]) -> str:

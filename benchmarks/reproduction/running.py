@@ -186,7 +186,7 @@ class _Tests:
         self.seconds = {
             "seconds_per_evaluation": round(time.perf_counter() - wall, 3),
             "cpu_seconds_per_evaluation": round(time.process_time() - cpu, 3),
-            "evaluation_batches": len(loader),
+            "evaluation_batches": len(loader),  # RecBole's; the trainer may run fewer and larger ones
         }
         return {key: float(value) for key, value in metrics.items()}, self.ranks
 

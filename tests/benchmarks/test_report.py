@@ -71,10 +71,27 @@ def test_costs_stand_beside_the_papers(place):
     assert "| paper: training s per epoch |" in text
     (line,) = (line for line in text.splitlines() if line.startswith("| 2 | 12,345 |"))
     assert "| 2 (1) | 2.0 (2.0) | 2.00 (2.00) | 200.0 | 100 | none |" in line
+    assert "its inference of batches of 2,048: a difference" in text
     assert line.endswith("| 397.00 | -49.6 % | 6.20 | -67.7 % | 5.17 | - |")
     device = {"type": "cuda", "name": "A card"}
     write_made_up(place, beauty("GLINTRU", n_layers=2), 0.29, device=device, peak_memory_MiB=2048.0)
     assert "| 5.17 | -58.5 % |" in write_report(place, "table7")  # 2 GiB are 2.15 GB
+
+
+@pytest.mark.parametrize(
+    "mode, sizes, batch",
+    [
+        ("pop100", (2048, 2048), "2,048 candidates"),
+        ("uni100", (2048, 512), "512 or 2,048 candidates"),
+        ("full", (512, 512), "512 histories"),
+    ],
+)
+def test_a_time_for_a_batch_says_what_a_batch_is(mode, sizes, batch, place):
+    """RecBole's, by the number of which the time of the pass is divided; those that were run are larger."""
+    for model, size in zip(("GLINTRU", "SASRec"), sizes):
+        write_made_up(place, beauty(model), 0.29, mode=mode, configuration={"eval_batch_size": size})
+    cost = write_report(place, "table2").partition("## Cost")[2]
+    assert f"| ms of it per {batch} |" in cost and f"batches that RecBole makes of it, of at most {batch} (" in cost
 
 
 def test_a_report_has_every_seed_that_there_is(place):
@@ -86,11 +103,12 @@ def test_a_report_has_every_seed_that_there_is(place):
 
 def test_costs_say_which_scans_numba_ran(place):
     numba = {"versions": {"numba": "0.68.1"}}
-    write_made_up(place, beauty("Mamba4Rec"), 0.29, configuration={"scan_backend": "auto"}, **numba)
+    configuration = {"eval_batch_size": 2048, "scan_backend": "auto"}
+    write_made_up(place, beauty("Mamba4Rec"), 0.29, configuration=configuration, **numba)
     write_made_up(place, beauty("GLINTRU"), 0.29, **numba)  # has no scan
     text = write_report(place, "table2", models=["Mamba4Rec", "GLINTRU"])
     assert text.count("| none, Numba |") == 1 and text.count("| none |") == 1
-    write_made_up(place, beauty("Mamba4Rec"), 0.29, configuration={"scan_backend": "auto"})
+    write_made_up(place, beauty("Mamba4Rec"), 0.29, configuration=configuration)
     assert "Numba" not in write_report(place, "table2", models=["Mamba4Rec"])
 
 
@@ -255,7 +273,9 @@ def test_pictures_say_which_trainings_have_not_ended(place):
         write_partial(place, beauty("GLINTRU", hidden_size=value, embedding_size=value), 0.3)
     variants = grids.variants("figure5", ["GLINTRU"], [16, 32])
     rows, _ = collect("figure5", variants, "amazon-beauty", "amazon-beauty", [666], {}, place.store)
-    for drawn in (figures._curves(pyplot, rows, "fixed", "", ""), figures._scatter(pyplot, rows, "fixed", "")):
+    curves = figures._curves(pyplot, rows, "fixed", "", "")
+    assert "ms of a test pass per 2,048 candidates" in [axes.get_title() for axes in curves.axes]
+    for drawn in (curves, figures._scatter(pyplot, rows, "fixed", "")):
         texts = [text.get_text() for axes in drawn.axes for text in axes.texts]
         assert any("7 of 200 epochs" in text for text in texts)
         pyplot.close(drawn)
