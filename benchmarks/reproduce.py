@@ -33,7 +33,7 @@ Options:
   --retest           trains nothing, but tests again what has a result, from its last epoch in the scratch folder
   --reading=NAME     what the report compares with the paper: validation, validation_fixed, test, fixed, unseen,
                      trained, uniform or full
-  --replace          run cells again whose settings have changed since
+  --replace          run cells again whose settings have changed since, from the first epoch
   --scratch=DIR      for checkpoints;  --results=DIR  for results
 """
 

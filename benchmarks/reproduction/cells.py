@@ -18,7 +18,7 @@ RESULTS = Path(__file__).resolve().parent.parent / "results"
 
 
 class Stale(ValueError):
-    """A result was run with other settings than its cell has now; the message names the first that differs."""
+    """A result, or a training, is of other settings than its cell has now; the message names the first that differs."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,11 @@ class Cell:
         return {**_protocol(self.protocol, self.model), **dict(self.changes), "seed": self.seed}
 
     def digest(self) -> str:
-        """Eight characters that differ where the settings do, the model's own defaults among them."""
-        settings = {**_model_defaults(self.model), **self.settings()}
-        text = json.dumps([self.dataset, self.model, settings], sort_keys=True, default=str)
+        """Eight characters that differ where the cell does, or what user and protocol set.
+
+        They are the same whatever the model's own defaults are, which gain keys that change nothing.
+        """
+        text = json.dumps([self.dataset, self.model, self.settings()], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
@@ -130,7 +132,7 @@ class Store:
         if not file.is_file():
             return None
         record = json.loads(file.read_text(encoding="utf-8"))
-        _check_settings(file, of, record)
+        check_settings(file, of, record)
         ranks = file.with_suffix(".npz")
         if not ranks.is_file():
             return Result(record)
@@ -158,17 +160,24 @@ class Store:
             one.unlink(missing_ok=True)
 
 
-def _check_settings(file: Path, of: Cell, record: dict[str, Any]) -> None:
+def check_settings(path: Path, of: Cell, record: dict[str, Any]) -> None:
     """Compare what was run with what would be: the settings above the model's defaults, and these defaults.
 
     Defaults that have come into being since are not compared: what they set was not there to be set.
+
+    Args:
+        path: what was run is there.
+        record: of it, the cell's `settings` and RecBole's `configuration`.
+
+    Raises:
+        Stale: they differ.
     """
     settings, defaults = json.loads(json.dumps([of.settings(), _model_defaults(of.model)], default=str))
     configured = record.get("configuration", {})
     now, was = {**defaults, **settings}, {**configured, **record["settings"]}
     for key in sorted({*settings, *record["settings"], *(defaults.keys() & configured.keys())}):
         if now.get(key) != was.get(key):
-            raise Stale(f"{file} was run with {key}={was.get(key)!r}, and {key}={now.get(key)!r} now.")
+            raise Stale(f"{path} was run with {key}={was.get(key)!r}, and {key}={now.get(key)!r} now.")
 
 
 def _in_lines(record: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from recbole_glintru.launch import protocol
 from recbole_glintru.launch.arguments import parse_settings
 from recbole_glintru.launch.errors import UserError
-from reproduction import arguments, grids, parent, scheduling
+from reproduction import arguments, freshness, grids, parent, scheduling
 from reproduction.cells import Cell, Store
 
 
@@ -106,7 +106,8 @@ def _run(cells: list[Cell], words: dict[str, str], place: scheduling.Place, opti
         return []
     trains = not (options.report or options.retest)
     arguments.check_settings(cells, words, place.data_path)
-    scheduling.check_fresh(cells, place.store, options.replace and trains)  # it may delete: nothing is wrong any more
+    # It may delete: nothing is wrong any more.
+    freshness.check(cells, place.store, place.scratch, options.replace and trains)
     left = scheduling.run(cells, place) if trains else []
     if options.retest:
         left += scheduling.test(cells, place, partial=False)

@@ -8,7 +8,7 @@ from typing import Optional
 
 from reproduction import progress
 from reproduction.cells import Cell
-from reproduction.running import folder_of
+from reproduction.freshness import folder_of
 
 
 class Estimate:

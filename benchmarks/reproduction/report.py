@@ -7,11 +7,12 @@ from typing import Any
 
 from measure.report import replace
 
-from reproduction import comparisons, figures, grids, progress
-from reproduction.cells import Cell
+from reproduction import comparisons, figures, freshness, grids, progress
+from reproduction.cells import Cell, Stale
+from reproduction.freshness import folder_of
 from reproduction.markdown import number, percent, plus_minus, table
 from reproduction.rows import Row, batch_of, collect, other_data
-from reproduction.running import READINGS, folder_of
+from reproduction.running import READINGS
 from reproduction.scheduling import Place
 
 REFERENCES = {
@@ -82,9 +83,14 @@ def write(
 
 def unfinished(cell: Cell, place: Place) -> list[str]:
     """What there is to say of a cell that is in the middle of its training."""
-    records = None if place.store.file(cell).is_file() else progress.records(folder_of(cell, place.scratch))
+    folder = folder_of(cell, place.scratch)
+    records = None if place.store.file(cell).is_file() else progress.records(folder)
     if records is None:
         return []
+    try:
+        freshness.check_training(cell, folder)
+    except Stale as error:
+        return [f"Left out: {error}"]
     most, best = cell.settings()["epochs"], ", ".join(f"{key} {value}" for key, value in records["best"].items())
     return [f"Unfinished: {cell.name}, {len(records['epochs'])} of at most {most} epochs; best validation: {best}."]
 

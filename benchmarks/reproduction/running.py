@@ -19,11 +19,11 @@ from recbole_glintru.launch import protocol
 from recbole_glintru.launch.configuration import command_line, merged_settings
 from recbole_glintru.launch.data import find_data
 from recbole_glintru.launch.errors import user_errors
-from reproduction import progress, surroundings
-from reproduction.cells import Cell, Result, Store
+from reproduction import freshness, progress, surroundings
+from reproduction.cells import Cell, Result, Stale, Store
+from reproduction.freshness import folder_of
 from reproduction.histories_once import HistoriesOnce
 
-FOLDERS = ("data_path", "checkpoint_dir")  # the machine's, not the cell's
 # The candidates of a pass are fixed by this seed of NumPy's global generator, from which RecBole's sampler draws.
 CANDIDATES_SEED = 2025
 # Key in a result -> what it is. `{mode}` is the protocol's mode of evaluation, `{number}` its number of candidates.
@@ -42,11 +42,6 @@ READINGS = {
 OF_THE_TRAINING = ("package", "versions", "device", "peak_memory_MiB")  # in a result, whenever it is tested
 
 
-def folder_of(cell: Cell, scratch: Path) -> Path:
-    """Where the checkpoints of a cell are: other settings, another folder."""
-    return scratch / cell.dataset / f"{cell.name}-{cell.digest()}"
-
-
 def run(
     cell: Cell,
     store: Store,
@@ -62,7 +57,8 @@ def run(
         partial: train no epoch, but test the best of those that are done; the training can go on afterwards.
 
     Raises:
-        UserError: the data is missing, RecBole or the model refuses a setting, or not every epoch is validated.
+        UserError: the data is missing, RecBole or the model refuses a setting, not every epoch is validated, or the
+            training was begun with other settings.
         Busy: another process is at this cell.
         Interrupted: `stop`, asked after each epoch, said so.
     """
@@ -93,6 +89,8 @@ def _train_and_test(cell, folder, configuration, stop, partial, before) -> Resul
 
     config = configuration()
     progress.check_validation(config)
+    with user_errors(Stale):
+        freshness.begin(cell, folder, config)
     find_data(config)
     init_seed(config["seed"], config["reproducibility"])
     init_logger(config)
@@ -133,7 +131,7 @@ def _train_and_test(cell, folder, configuration, stop, partial, before) -> Resul
         **{key: of_training.get(key) for key in OF_THE_TRAINING},
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "settings": cell.settings(),
-        "configuration": _plain({key: value for key, value in config.final_config_dict.items() if key not in FOLDERS}),
+        "configuration": freshness.configuration(config),
         "epochs": training.records["epochs"],
         "mixing_at_start": training.records["mixing_at_start"],
     }
@@ -262,15 +260,6 @@ def _summary(records: dict[str, Any]) -> dict[str, Any]:
         "seconds_per_validation": statistics.median(seconds["validation"]),
         "cpu_seconds_per_validation": statistics.median(seconds["validation_cpu"]),
     }
-
-
-def _plain(value):
-    """What JSON can hold of a configuration: numbers, texts, lists; the rest by its name."""
-    if isinstance(value, dict):
-        return {str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(one) for one in value]
-    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
 
 
 @contextlib.contextmanager

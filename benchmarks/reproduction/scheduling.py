@@ -12,12 +12,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from recbole_glintru.launch.errors import UserError
 from reproduction import progress
 from reproduction.cells import Cell, Stale, Store
 from reproduction.estimate import Estimate
+from reproduction.freshness import folder_of
 from reproduction.parent import interrupt_on_terminate
-from reproduction.running import folder_of
 
 DONE, MISTAKE, BUSY = 0, 2, 3  # exit statuses of a cell's process
 LOG = "output.log"
@@ -279,18 +278,3 @@ def _terminated_like_ctrl_c() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def check_fresh(cells: list[Cell], store: Store, replace: bool) -> None:
-    """See that no result was run with other settings than its cell has now; with `replace`, remove those.
-
-    Raises:
-        UserError: one was.
-    """
-    for cell in cells:
-        try:
-            store.read(cell)
-        except Stale as error:
-            if not replace:
-                raise UserError(f"{error} Move it away, or run it again with --replace.") from None
-            store.remove(cell)

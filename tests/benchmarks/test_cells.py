@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from reproduce_cells import few, make_place  # first: it makes the benchmarks importable
-from reproduction import cells, running, scheduling
+from reproduction import cells, freshness
 from reproduction.cells import RESULTS, Cell, Result, Stale, Store
 
 from recbole_glintru.launch.errors import UserError
@@ -24,10 +24,9 @@ def test_other_settings_are_another_cell_and_never_pass_for_this_one(place):
     with pytest.raises(Stale, match="hidden_size=16, and hidden_size=8 now"):
         place.store.read(one)
     with pytest.raises(UserError, match="--replace"):
-        scheduling.check_fresh([one], place.store, replace=False)
-    scheduling.check_fresh([one], place.store, replace=True)
+        freshness.check([one], place.store, place.scratch, replace=False)
+    freshness.check([one], place.store, place.scratch, replace=True)
     assert place.store.read(one) is None
-    assert running.folder_of(one, place.scratch) != running.folder_of(few(hidden_size=16), place.scratch)
 
 
 COMMITTED = sorted((RESULTS / "cells").glob("*/*.json"))
@@ -71,14 +70,11 @@ def test_settings_that_came_into_being_later_make_no_result_stale(place, monkeyp
     one = few("SASRec")
     place.store.write(one, run_with(one))
     before = cells._model_defaults("SASRec")
-    folder = running.folder_of(one, place.scratch)
     monkeypatch.setattr(cells, "_model_defaults", lambda model: {**before, "new": [None, (1, 2)], "newer": None})
     assert place.store.read(one) is not None
     monkeypatch.setattr(cells, "_model_defaults", lambda model: {**before, "hidden_act": "relu"})
     with pytest.raises(Stale, match="hidden_act"):
         place.store.read(one)
-    # Nor does a training go on under other settings than it was begun with.
-    assert running.folder_of(one, place.scratch) != folder
 
 
 def test_a_default_that_moves_into_the_protocol_changes_nothing(place, monkeypatch):

@@ -11,7 +11,7 @@ import time
 import pytest
 from reproduce_cells import BENCHMARKS, SMALL, few, make_place  # first: it makes the benchmarks importable
 from reproduce_reports import write_made_up
-from reproduction import arguments, command, parent, progress, running, scheduling
+from reproduction import arguments, command, freshness, parent, progress, running, scheduling
 
 
 @pytest.fixture
@@ -143,6 +143,14 @@ def test_a_mistake_removes_no_result(place, capsys):
         assert mistake.partition("=")[2] in capsys.readouterr().err
 
 
+def test_a_training_of_other_settings_is_a_mistake_too(place, capsys, monkeypatch):
+    monkeypatch.setattr(scheduling, "run", lambda *_: pytest.fail("work was started"))
+    folder = freshness.folder_of(few(), place.scratch)
+    (folder / "epoch-0").mkdir(parents=True)
+    assert command.main(words_for(place, "figure2")) == 2
+    assert capsys.readouterr().err.startswith(f"error: {folder} has epochs, and no settings.json")
+
+
 @pytest.mark.parametrize("text, value", [("2h", 7200), ("1h30m", 5400), ("90s", 90), ("90", 90), (None, math.inf)])
 def test_budgets(text, value):
     assert arguments.seconds(text) == value
@@ -191,7 +199,7 @@ def test_what_is_run_before_the_report(more, done, place, monkeypatch, capsys):
         steps.append("partial" if partial else "retest")
         return ["a test"]
 
-    monkeypatch.setattr(scheduling, "check_fresh", lambda *given: steps.append("replace" if given[2] else "check"))
+    monkeypatch.setattr(freshness, "check", lambda *given: steps.append("replace" if given[3] else "check"))
     monkeypatch.setattr(scheduling, "run", lambda *_: steps.append("run") or [])
     monkeypatch.setattr(scheduling, "test", test)
     status = command.main(words_for(place, "figure2", *more))
