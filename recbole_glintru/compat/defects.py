@@ -2,6 +2,8 @@
 
 import contextlib
 import functools
+from collections.abc import Mapping
+from typing import Optional
 
 from recbole_glintru.compat.import_hooks import Overlay, after, around
 
@@ -71,30 +73,72 @@ def negatives_follow_the_loss(configurator) -> None:
 
 
 @after("recbole.config.configurator")
-def histories_need_the_time(configurator) -> None:
-    """A sequential model's data set of the user's own is read with its column of the time, `TIME_FIELD`.
+def named_columns_are_read(configurator) -> None:
+    """Unless the user sets `load_col`, the columns that are read are those that other settings name.
 
-    Without: RecBole's default, `load_col: {inter: [user_id, item_id]}` (sample.yaml:17), leaves it out, so that each
-    sequential model ends in `[timestamp] is not exist in interaction` (interaction.py:321). Who sets `load_col`, or
-    splits the data beforehand (`benchmark_filename`), is left alone.
+    Without: RecBole's default, `load_col: {inter: [user_id, item_id]}` (sample.yaml:17), knows no other names of users
+    and items; contradicts every `unload_col` (dataset.py:417); and leaves out what is sorted by, so that each
+    sequential model ends in `[timestamp] is not exist in interaction` (interaction.py:321), and the histories of data
+    that are split beforehand, so that it ends in `no attribute 'item_id_list_field'` (sequential_dataset.py:164).
     """
     merge = configurator.Config._get_final_config_dict
 
     @functools.wraps(merge)
     def _get_final_config_dict(self):
         settings = merge(self)
-        columns, time = settings.get("load_col"), settings.get("TIME_FIELD")
-        if (
-            settings.get("MODEL_TYPE") == configurator.ModelType.SEQUENTIAL
-            and "load_col" not in self.external_config_dict
-            and settings.get("benchmark_filename") is None
-            and columns
-            and time not in columns.get("inter", (time,))
-        ):
-            settings["load_col"] = {**columns, "inter": [*columns["inter"], time]}
+        columns = settings.get("load_col")
+        if "load_col" in self.external_config_dict or not columns:
+            return settings
+        if settings.get("unload_col"):
+            settings["load_col"] = None
+            return settings
+        settings["load_col"] = columns_under(columns, settings)
+        wanted, listed = _time_or_histories(settings, configurator), settings["load_col"].get("inter")
+        if wanted is not None and isinstance(listed, list) and wanted not in listed:
+            listed.append(wanted)
         return settings
 
     configurator.Config._get_final_config_dict = _get_final_config_dict
+
+
+FIELDS = {"user_id": "USER_ID_FIELD", "item_id": "ITEM_ID_FIELD", "timestamp": "TIME_FIELD"}  # of RecBole's defaults
+
+
+def columns_under(columns: dict, settings: Mapping) -> dict:
+    """A `load_col` that has RecBole's own names, with those that the settings have in their place."""
+    named = {name: settings.get(key) or name for name, key in FIELDS.items()}
+    return {
+        file: [named.get(name, name) for name in listed] if isinstance(listed, list) else listed
+        for file, listed in columns.items()
+    }
+
+
+def _time_or_histories(settings: dict, configurator) -> Optional[str]:
+    """The column that RecBole sorts by, or that of the histories where the data are split beforehand."""
+    sequential = settings.get("MODEL_TYPE") == configurator.ModelType.SEQUENTIAL
+    if settings.get("benchmark_filename") is not None:
+        return f"{settings['ITEM_ID_FIELD']}{settings['LIST_SUFFIX']}" if sequential else None
+    args = settings["eval_args"]
+    by_time = isinstance(args, dict) and args.get("order") == "TO"
+    return settings["TIME_FIELD"] if sequential or by_time else None
+
+
+@after("recbole.data.dataset.sequential_dataset")
+def histories_have_the_items_name(sequential_dataset) -> None:
+    """Histories of data that are split beforehand are found under `ITEM_ID_FIELD` + `LIST_SUFFIX`.
+
+    Without: of any other name than `item_id_list`, they end in `no attribute 'item_id_list_field'`
+    (sequential_dataset.py:164).
+    """
+    dataset = sequential_dataset.SequentialDataset
+    preset = dataset._benchmark_presets
+
+    @functools.wraps(preset)
+    def _benchmark_presets(self):
+        self.item_id_list_field = f"{self.iid_field}{self.config['LIST_SUFFIX']}"
+        preset(self)
+
+    dataset._benchmark_presets = _benchmark_presets
 
 
 @around("recbole.model.sequential_recommender.sine")

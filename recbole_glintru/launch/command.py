@@ -71,10 +71,11 @@ def run(options: argparse.Namespace, settings: dict[str, str]) -> Optional[dict[
     """
     model, dataset, applied = choose(options)
     arguments = [f"--{key}={value}" for key, value in {"model": model, "dataset": dataset, **settings}.items()]
-    with protocol.as_config_files(applied, model) as protocol_files, command_line(arguments):
+    given = {**settings_of_files(options), **settings}
+    with protocol.as_config_files(applied, model, given) as protocol_files, command_line(arguments):
         files = protocol_files + options.config_files
         config = merged_settings(model, dataset, files)
-        tell_of_unread(config, {**settings_of_files(options), **settings})
+        tell_of_unread(config, given)
         with user_errors(ValueError):
             port = process_options.port(options, config)
         find_data(config)

@@ -6,13 +6,14 @@ above the others. Importing the package applies none of it; the command lines do
 
 import contextlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Optional
 
 import yaml
 
 from recbole_glintru import plugin
+from recbole_glintru.compat.defects import columns_under
 
 
 def files() -> dict[str, Path]:
@@ -24,6 +25,14 @@ def settings(name: str, model: str) -> dict[str, Any]:
     """The protocol `name` for one model: its settings for all models, and above them those for this one."""
     merged = yaml.safe_load(files()[name].read_text(encoding="utf-8"))
     merged.update(merged.pop("models").get(model, {}))
+    return merged
+
+
+def under(given: Mapping[str, Any], merged: dict[str, Any]) -> dict[str, Any]:
+    """The protocol's settings below the user's: its columns have the names that are `given`, or are not said."""
+    columns = merged.pop("load_col", None)
+    if columns is not None and given.get("unload_col") in (None, "None"):
+        merged["load_col"] = columns_under(columns, given)
     return merged
 
 
@@ -41,12 +50,15 @@ def choose(wanted: Optional[str], dataset: str) -> Optional[str]:
 
 
 @contextlib.contextmanager
-def as_config_files(name: Optional[str], model: str) -> Iterator[list[str]]:
-    """The configuration files, one or none, that hold the protocol; they are gone after the block."""
+def as_config_files(name: Optional[str], model: str, given: Optional[Mapping[str, Any]] = None) -> Iterator[list[str]]:
+    """The configuration files, one or none, that hold the protocol; they are gone after the block.
+
+    `given` are the user's settings above it: columns have their names there.
+    """
     if name is None:
         yield []
         return
     with tempfile.TemporaryDirectory(prefix="recbole_glintru_") as folder:
         file = Path(folder, f"{name}.yaml")
-        file.write_text(yaml.safe_dump(settings(name, model)), encoding="utf-8")
+        file.write_text(yaml.safe_dump(under(given or {}, settings(name, model))), encoding="utf-8")
         yield [str(file)]

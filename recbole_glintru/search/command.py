@@ -102,12 +102,13 @@ def run(options: argparse.Namespace, settings: dict[str, str]) -> Outcome:
     model, dataset, applied = choose(options)
     with user_errors(ValueError):
         space = read_parameters(_params_file(options.params_file, model))
-    with protocol.as_config_files(applied, model) as files:
+    from_files = settings_of_files(options)
+    given = {**from_files, **settings}
+    with protocol.as_config_files(applied, model, given) as files:
         texts = [Path(file).read_text(encoding="utf-8") for file in files + options.config_files]
     fixed = Fixed(model, dataset, texts, settings, str(Path.cwd()))
     config = fixed.merged({})
-    from_files = settings_of_files(options)
-    tell_of_unread(config, {**from_files, **settings})
+    tell_of_unread(config, given)
     check_space(space, settings, from_files, config)
     check_validation(config)
     _check_tool(options, settings, space)

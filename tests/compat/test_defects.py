@@ -79,7 +79,7 @@ def test_negatives_follow_the_loss(workplace, monkeypatch):
         Config(model="SASRec", dataset="ml-100k")
 
 
-def test_histories_need_the_time(workplace, monkeypatch):
+def test_named_columns_are_read(workplace, monkeypatch):
     """A data set of one's own, under RecBole's defaults: histories in the order of time, not of the file."""
     from recbole.config import Config
     from recbole.data import create_dataset, data_preparation
@@ -99,12 +99,75 @@ def test_histories_need_the_time(workplace, monkeypatch):
     assert data.id2token("item_id", data.inter_feat["item_id_list"][longest, :3]).tolist() == ["i8", "i7", "i6"]
     with pytest.raises(ValueError, match="timestamp"):
         train_data(load_col={"inter": ["user_id", "item_id"]})  # as the user wants it
-    assert Config(model="BPR", dataset="own")["load_col"] == {"inter": ["user_id", "item_id"]}
-    split = Config(model="SASRec", dataset="own", config_dict={"benchmark_filename": ["train", "valid", "test"]})
-    assert split["load_col"] == {"inter": ["user_id", "item_id"]}
     monkeypatch.setattr(Config, "_get_final_config_dict", inspect.unwrap(Config._get_final_config_dict))
     with pytest.raises(ValueError, match="timestamp"):
         train_data()
+
+
+@pytest.mark.parametrize(
+    "model, settings, columns",
+    [
+        ("BPR", {}, {"inter": ["user_id", "item_id"]}),
+        ("BPR", {"eval_args": {"order": "TO"}}, {"inter": ["user_id", "item_id", "timestamp"]}),
+        ("SASRec", {"USER_ID_FIELD": "u", "ITEM_ID_FIELD": "i", "TIME_FIELD": "t"}, {"inter": ["u", "i", "t"]}),
+        (
+            "KGAT",
+            {"ITEM_ID_FIELD": "i"},
+            {"inter": ["user_id", "i", "rating", "timestamp"], "link": ["i", "entity_id"]},
+        ),
+        ("SASRec", {"load_col": {"inter": ["user_id"]}, "ITEM_ID_FIELD": "i"}, {"inter": ["user_id"]}),
+        ("SASRec", {"unload_col": {"inter": ["rating"]}}, None),
+        ("BPR", {"unload_col": {"inter": ["rating"]}}, None),
+        (
+            "SASRec",
+            {"load_col": {"inter": ["user_id"]}, "unload_col": {"item": ["class"]}},
+            {"inter": ["user_id"]},
+        ),
+        ("SASRec", {"benchmark_filename": ["a", "b", "c"]}, {"inter": ["user_id", "item_id", "item_id_list"]}),
+        (
+            "SASRec",
+            {"benchmark_filename": ["a", "b", "c"], "ITEM_ID_FIELD": "i", "LIST_SUFFIX": "s"},
+            {"inter": ["user_id", "i", "is"]},
+        ),
+        ("BPR", {"benchmark_filename": ["a", "b", "c"]}, {"inter": ["user_id", "item_id"]}),
+    ],
+)
+def test_which_columns_are_read(workplace, model, settings, columns):
+    from recbole.config import Config
+
+    read = Config(model=model, dataset="own", config_dict=settings)["load_col"]
+    assert columns == (read and {file: read[file] for file in read if file != "kg"})
+
+
+def test_a_data_set_of_recboles_may_have_all_columns_read(workplace, monkeypatch):
+    from recbole.config import Config
+
+    read = Config._update_internal_config_dict
+
+    def without_columns(self, file):
+        read(self, file)
+        self.internal_config_dict["load_col"] = None
+
+    monkeypatch.setattr(Config, "_update_internal_config_dict", without_columns)
+    assert Config(model="SASRec", dataset="own")["load_col"] is None
+
+
+def test_histories_have_the_items_name(workplace, monkeypatch):
+    from recbole.config import Config
+    from recbole.data import create_dataset
+    from recbole.data.dataset import SequentialDataset
+
+    (workplace / "dataset" / "own").mkdir(parents=True)
+    for part in ("a", "b", "c"):
+        text = "user_id:token\titems:token_seq\titem:token\nu1\ti1 i2\ti3\n"
+        (workplace / "dataset" / "own" / f"own.{part}.inter").write_text(text)
+    settings = {"ITEM_ID_FIELD": "item", "LIST_SUFFIX": "s", "alias_of_item_id": ["items"]}
+    config = Config(model="SASRec", dataset="own", config_dict={**settings, "benchmark_filename": ["a", "b", "c"]})
+    assert create_dataset(config).inter_feat["item_length"].tolist() == [2, 2, 2]
+    presets = inspect.unwrap(SequentialDataset._benchmark_presets)
+    monkeypatch.setattr(SequentialDataset, "_benchmark_presets", presets)
+    with pytest.raises(AttributeError, match="item_id_list_field"):
+        create_dataset(config)
 
 
 def test_anomaly_detection_stays(monkeypatch, fresh):
