@@ -1,9 +1,11 @@
 """What is wrong with the settings of a run and would end it, or its first epoch, in an error about something else."""
 
 import contextlib
+import math
 import re
 from collections.abc import Iterator
 
+from recbole_glintru.launch import data_settings
 from recbole_glintru.settings import integer, number, switch
 
 SWITCHES = ("accelerate", "check_data", "compact_evaluation", "data_on_device")  # of the package, for every model
@@ -14,6 +16,7 @@ SIZES = {  # the least and the most; eval_step is -1 or 0 for no validation, and
     "seed": (0, 2**32 - 1),
 }
 NUMBERS = ("learning_rate", "weight_decay")
+LEFT_OUT = ("valid_and_test", "valid_only", "test_only")
 LEARNERS = ("adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam")  # RecBole takes Adam for any other name
 MODES = r"full|labeled|(uni|pop)[1-9][0-9]*"
 EXAMPLE = "{'split': {'LS': 'valid_and_test'}, 'order': 'TO', 'group_by': 'user', 'mode': 'full'}"
@@ -25,7 +28,7 @@ def check(config) -> None:
     Raises:
         ValueError: they do not; the message names the key.
     """
-    from recbole.utils import InputType, ModelType
+    from recbole.utils import ModelType
 
     for key in SWITCHES:
         if config[key] is not None:
@@ -36,6 +39,8 @@ def check(config) -> None:
         number(config, key)
     if str(config["learner"]).lower() not in LEARNERS:
         raise ValueError(f"learner={config['learner']!r}: must be one of {', '.join(LEARNERS)}.")
+    _check_clipping(config["clip_grad_norm"])
+    data_settings.check(config)
     if config["MODEL_INPUT_TYPE"] is None:  # RecBole knows what a loss needs of these two alone
         raise ValueError(f"loss_type={config['loss_type']!r}: must be CE or BPR.")
     order = config["eval_args"]["order"]
@@ -44,11 +49,7 @@ def check(config) -> None:
             f"eval_args: order={order!r}: the order of histories must be 'TO', that of time. "
             f"RecBole replaces eval_args as a whole, so that all of it has to be said: {EXAMPLE}"
         )
-    negatives = config["train_neg_sample_args"]
-    if config["MODEL_INPUT_TYPE"] == InputType.PAIRWISE and negatives.get("distribution") == "none":
-        raise ValueError(
-            "train_neg_sample_args=None: must sample negatives, for the loss compares the target with one."
-        )
+    _check_negatives(config)
     if validates(config):
         metrics = _metrics(config)
         if str(config["valid_metric"]).lower() not in metrics:
@@ -56,6 +57,27 @@ def check(config) -> None:
                 f"valid_metric={config['valid_metric']!r}: must be one of metrics={config['metrics']!r} at one of "
                 f"topk={config['topk']!r}: {', '.join(metrics)}."
             )
+
+
+def _check_clipping(value) -> None:
+    """PyTorch's `clip_grad_norm_` takes it by keywords."""
+    if value and not (isinstance(value, dict) and "max_norm" in value):
+        raise ValueError(f"clip_grad_norm={value!r}: must be a dictionary like {{'max_norm': 5}}.")
+
+
+def _check_negatives(config) -> None:
+    from recbole.utils import InputType
+
+    negatives, pairs = config["train_neg_sample_args"], config["MODEL_INPUT_TYPE"] == InputType.PAIRWISE
+    if negatives["distribution"] == "none":
+        if pairs:
+            raise ValueError(
+                "train_neg_sample_args=None: must sample negatives, for the loss compares the target with one."
+            )
+        return
+    number = negatives["sample_num"]
+    if (type(number) is not int or number < 1) and (pairs or number != "none"):
+        raise ValueError(f"train_neg_sample_args={negatives!r}: sample_num must be a whole number from 1.")
 
 
 @contextlib.contextmanager
@@ -104,6 +126,8 @@ def check_evaluation(config) -> None:
         raise ValueError(f"valid_metric={valid_metric!r}: must be the name of a result, like MRR@10.")
     if not isinstance(args, dict):
         raise ValueError(f"eval_args={args!r}: must be a dictionary like {EXAMPLE}.")
+    if config["benchmark_filename"] is None and "split" in args:
+        _check_split(args["split"])
     group_by, mode = args.get("group_by", "user"), args.get("mode", "full")
     if group_by != "user" and str(group_by).lower() != "none":
         raise ValueError(f"eval_args: group_by={group_by!r}: must be user or none.")
@@ -114,12 +138,40 @@ def check_evaluation(config) -> None:
             raise ValueError(f"eval_args: mode='labeled': ranks no items, and metrics={metrics!r} need that.")
 
 
+def _check_split(split) -> None:
+    said = f"eval_args: split={split!r}"
+    if not isinstance(split, dict) or len(split) != 1 or not {"RS", "LS", "TS"}.issuperset(split):
+        raise ValueError(f"{said}: must be a dictionary with one of RS, LS and TS, like {EXAMPLE}.")
+    ((kind, value),) = split.items()
+    if kind == "LS":
+        if value not in LEFT_OUT:
+            raise ValueError(f"{said}: LS must be one of {', '.join(LEFT_OUT)}.")
+        return
+    if not isinstance(value, list) or len(value) != 3 or not all(map(_is_ratio, value)) or value[0] == 0:
+        raise ValueError(f"{said}: {kind} must be a list of three ratios: training (above 0), validation and test.")
+
+
+def _is_ratio(value) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf
+
+
+def held_out(config) -> tuple[bool, bool]:
+    """Whether the split has a part for the validation, and one for the test."""
+    if config["benchmark_filename"] is not None:
+        return True, True
+    ((kind, value),) = config["eval_args"]["split"].items()
+    return (value != "test_only", value != "valid_only") if kind == "LS" else (value[1] != 0, value[2] != 0)
+
+
 def validates(config) -> bool:
     """Whether a run is to be validated: the split has a part for it, and an epoch of training comes before it."""
-    split = config["eval_args"]["split"] or {}
-    ratios = split.get("RS") or []
-    has_part = split.get("LS") != "test_only" and not (len(ratios) > 1 and ratios[1] == 0)
-    return has_part and min(config["eval_step"], config["epochs"]) > 0
+    return held_out(config)[0] and min(config["eval_step"], config["epochs"]) > 0
+
+
+def sorts_by_time(config) -> bool:
+    """Whether RecBole orders interactions by `TIME_FIELD`: those of data split beforehand it leaves as they are."""
+    args = config["eval_args"]
+    return config["benchmark_filename"] is None and (args["order"] == "TO" or "TS" in args["split"])
 
 
 def _metrics(config) -> list[str]:

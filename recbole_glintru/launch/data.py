@@ -9,6 +9,8 @@ from pathlib import Path
 import yaml
 
 from recbole_glintru import plugin
+from recbole_glintru.launch.checks import sorts_by_time
+from recbole_glintru.launch.data_settings import history_field
 from recbole_glintru.launch.errors import UserError
 
 
@@ -56,23 +58,32 @@ def _have_downloaded(config, name: str, folder: Path, files: list[Path]) -> None
 
 
 def _check_columns(config, file: Path) -> None:
-    """See that the file of interactions has the columns of users, items and, where RecBole sorts by it, the time."""
+    """See that the file of interactions has the columns that are needed, and that they are read."""
     with open(file, encoding=config["encoding"], errors="replace") as lines:
         header = lines.readline().rstrip("\n").split(config["field_separator"])
-    columns = [column.partition(":")[0] for column in header]
+    types = {name: kind for name, _, kind in (column.partition(":") for column in header)}
     loaded, left_out = (config[key] or {} for key in ("load_col", "unload_col"))
-    loaded = (loaded.get("inter") or ()) if loaded else "*"
-    args, is_split = config["eval_args"], config["benchmark_filename"] is not None
-    by_time = not is_split and (args["order"] == "TO" or "TS" in (args["split"] or ()))
-    for key in ("USER_ID_FIELD", "ITEM_ID_FIELD", *(["TIME_FIELD"] if by_time else [])):
-        name = config[key]
-        if name is None:
-            continue
-        if name not in columns:
-            raise UserError(f"{key}={name!r}: {file} has no such column; it has {', '.join(columns)}.")
+    loaded = loaded.get("inter", ()) if loaded else "*"
+    for said, name in _needed(config).items():
+        if name not in types:
+            raise UserError(f"{said}: {file} has no such column; it has {', '.join(types)}.")
         if (loaded != "*" and name not in loaded) or name in left_out.get("inter", ()):
             which = "unload_col" if name in left_out.get("inter", ()) else "load_col"
-            raise UserError(f"{which}={config[which]!r}: leaves out {name!r}, the column of {key}={name!r}.")
+            raise UserError(f"{which}={config[which]!r}: leaves out {name!r}, the column of {said}.")
+        if name == history_field(config) and types[name] != "token_seq":
+            raise UserError(f"{said}: the column's type in {file} is {types[name]}, and must be token_seq.")
+
+
+def _needed(config) -> dict[str, str]:
+    """Columns, by the setting that names each: users, items, the time where RecBole sorts by it, written histories."""
+    from recbole.utils import ModelType
+
+    keys = ["USER_ID_FIELD", "ITEM_ID_FIELD", *(["TIME_FIELD"] if sorts_by_time(config) else [])]
+    needed = {f"{key}={config[key]!r}": config[key] for key in keys if config[key] is not None}
+    parts, history = config["benchmark_filename"], history_field(config)
+    if parts is not None and config["MODEL_TYPE"] == ModelType.SEQUENTIAL:
+        needed[f"ITEM_ID_FIELD + LIST_SUFFIX={history!r} (the histories of benchmark_filename={parts})"] = history
+    return needed
 
 
 def download(name: str, address: str, folder: Path) -> None:

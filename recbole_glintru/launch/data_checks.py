@@ -4,7 +4,7 @@ import logging
 
 from recbole.utils import ModelType
 
-from recbole_glintru.launch.checks import at_k, validates
+from recbole_glintru.launch.checks import at_k, held_out, validates
 
 
 def on_request(config, dataset, built_datasets: list) -> None:
@@ -40,9 +40,7 @@ def _check_lengths(config, dataset) -> None:
 
 def _check_rows(config, dataset, parts: dict) -> None:
     split = config["eval_args"]["split"]
-    ratios = split.get("RS") or split.get("TS") or [1]
-    tested = split.get("LS") != "valid_only" and ratios[-1] != 0
-    asked = {"train": True, "valid": validates(config), "test": tested}
+    asked = {"train": True, "valid": validates(config), "test": held_out(config)[1]}
     empty = [part for part in asked if asked[part] and len(parts[part]) == 0]
     if not empty:
         return

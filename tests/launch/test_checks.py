@@ -9,6 +9,11 @@ from recbole_glintru.launch.errors import UserError
 
 SPLIT = {"order": "TO", "group_by": "user", "mode": "full"}
 NEGATIVES = {"distribution": "uniform", "sample_num": 1}
+PARTS = ["train", "valid", "test"]
+
+
+def split(value):
+    return {"eval_args": {**SPLIT, "split": value}}
 
 
 @pytest.fixture(autouse=True)
@@ -73,6 +78,51 @@ def without_arguments(monkeypatch):
         ),
         ("GLINTRU", {"eval_args": {**SPLIT, "mode": 5}}, "eval_args: mode=5: must"),
         ("GLINTRU", {"eval_args": {**SPLIT, "group_by": "foo"}}, "eval_args: group_by='foo': must be user or none"),
+        ("GLINTRU", split("LS"), "eval_args: split='LS': must be a dictionary with one of RS, LS and TS"),
+        ("BPR", split(None), "eval_args: split=None: must be a dict"),
+        ("BPR", split({}), "eval_args: split={}: must"),
+        ("BPR", split({"XS": [1, 1, 1]}), "split={'XS'.* must be a dict"),
+        ("BPR", split({"RS": [0.8, 0.1, 0.1], "LS": "test_only"}), "split={'RS'.* must be a dict"),
+        ("GLINTRU", split({"LS": "leave_one_out"}), "'leave_one_out'}: LS must be one of valid_and_test, valid_only"),
+        ("GLINTRU", split({"LS": ["test_only"]}), r"\['test_only'\]}: LS must be one of"),
+        ("GLINTRU", split({"RS": 0.8}), "eval_args: split={'RS': 0.8}: RS must be a list of three ratios"),
+        ("GLINTRU", split({"RS": [0.8, 0.2]}), r"split={'RS': \[0.8, 0.2\]}: RS must be a list of three"),
+        ("BPR", split({"TS": [0.9, 0.1]}), r"split={'TS': \[0.9, 0.1\]}: TS must be a list of three"),
+        ("BPR", split({"RS": [0.8, "0.1", 0.1]}), "RS must be a list of three"),
+        ("BPR", split({"RS": [0.8, -0.1, 0.3]}), "RS must be a list of three"),
+        ("BPR", split({"TS": [0, 0, 1]}), r"TS must be a list of three ratios: training \(above 0\)"),
+        ("BPR", {"train_neg_sample_args": {**NEGATIVES, "sample_num": 0}}, "train_neg.*: sample_num must be a whole"),
+        ("BPR", {"train_neg_sample_args": {**NEGATIVES, "sample_num": "none"}}, "sample_num must be a whole number"),
+        (
+            "DeepFM",
+            {"train_neg_sample_args": {**NEGATIVES, "sample_num": 0}},
+            "sample_num must be a whole number from 1",
+        ),
+        ("SASRec", {"clip_grad_norm": 5}, "clip_grad_norm=5: must be a dictionary like {'max_norm': 5}"),
+        ("SASRec", {"clip_grad_norm": {"max": 5}}, "clip_grad_norm={'max': 5}: must be a dict"),
+        ("SASRec", {"load_col": "{inter: [user_id]}"}, r"load_col='{inter: \[user_id\]}': must be a dictionary like"),
+        ("SASRec", {"unload_col": ["rating"]}, r"unload_col=\['rating'\]: must be a dictionary like"),
+        ("SASRec", {"load_col": {"inter": "user_id"}}, "load_col={'inter': 'user_id'}: must have a list of columns"),
+        ("SASRec", {"unload_col": {"inter": "*"}}, r"unload_col={'inter': '\*'}: must have a list of columns"),
+        (
+            "SASRec",
+            {"load_col": {"inter": ["user_id"]}, "unload_col": {"inter": ["rating"]}},
+            "unload_col={'inter': .*: goes with no load_col={'inter': .* both name columns of 'inter'",
+        ),
+        ("BPR", {"val_interval": "rating>3"}, "val_interval='rating>3': must be a dict"),
+        ("BPR", {"alias_of_item_id": "item_id_list"}, "alias_of_item_id='item_id_list': must be a list of names"),
+        ("BPR", {"numerical_features": [1]}, r"numerical_features=\[1\]: must be a list of names"),
+        ("BPR", {"benchmark_filename": "train,valid,test"}, "benchmark_filename='train,valid,test': must be a list of"),
+        (
+            "BPR",
+            {"benchmark_filename": ["train", "test"]},
+            r"benchmark_filename=\['train', 'test'\]: must be a list",
+        ),
+        (
+            "SASRec",
+            {"benchmark_filename": PARTS, "alias_of_item_id": ["other"]},
+            r"alias_of_item_id=\['other'\]: must have 'item_id_list', the histories of benchmark_filename=\['train",
+        ),
     ],
 )
 def test_what_cannot_work_is_named(model, settings, named):
@@ -100,6 +150,16 @@ def test_what_cannot_work_is_named(model, settings, named):
         ("GLINTRU", {"metrics": ["Recall"], "eval_step": 0}),
         ("GLINTRU", {"metrics": ["Recall"], "eval_args": {**SPLIT, "split": {"LS": "test_only"}}}),
         ("GLINTRU", {"metrics": ["Recall"], "eval_args": {**SPLIT, "split": {"RS": [0.9, 0, 0.1]}}}),
+        ("BPR", {"metrics": ["Recall"], "eval_args": {**SPLIT, "split": {"TS": [0.8, 0, 0.2]}}}),
+        # as RecBole has it
+        ("DeepFM", {"train_neg_sample_args": {**NEGATIVES, "sample_num": "none"}}),
+        ("SASRec", {"clip_grad_norm": {"max_norm": 5.0}}),
+        ("SASRec", {"load_col": {"inter": "*"}, "unload_col": {"inter": ["rating"]}}),
+        ("SASRec", {"load_col": {"item": []}, "unload_col": {"item": ["class"]}}),
+        ("SASRec", {"load_col": {"item": ["class"]}, "unload_col": {"item": []}}),
+        ("SASRec", {"load_col": {"inter": ["user_id"]}, "unload_col": {"item": ["class"]}}),
+        ("BPR", {"benchmark_filename": PARTS}),
+        ("SASRec", {"benchmark_filename": PARTS, "alias_of_item_id": ["item_id_list"], **split(None)}),
     ],
 )
 def test_what_works_is_left_alone(model, settings):

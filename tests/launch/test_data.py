@@ -10,6 +10,7 @@ import pytest
 from launches import fails
 
 HEADER = "user_id:token\titem_id:token\ttimestamp:float\n"
+PARTS = ["train", "valid", "test"]
 
 
 def test_an_unknown_data_set_says_where_it_was_looked_for(launch, capsys, tmp_path):
@@ -95,12 +96,39 @@ def test_a_missing_column_is_named(launch, capsys, tmp_path, model, header, sett
 def test_split_files_are_looked_for_by_their_names(launch, capsys, tmp_path):
     folder = tmp_path / "dataset" / "own"
     folder.mkdir(parents=True)
-    parts = ["train", "valid", "test"]
-    option = f"--benchmark_filename={parts}"
-    assert str(folder / "own.test.inter") in fails(capsys, launch("--dataset=own", option))
-    for part in parts:
+    option = f"--benchmark_filename={PARTS}"
+    assert str(folder / "own.test.inter") in fails(capsys, launch("--dataset=own", "--model=BPR", option))
+    for part in PARTS:
         (folder / f"own.{part}.inter").write_text("user_id:token\titem_id:token\n")  # sorted already: no time needed
-    assert launch("--dataset=own", option).ran
+    assert launch("--dataset=own", "--model=BPR", option).ran
+
+
+@pytest.mark.parametrize(
+    "column, settings, said",
+    [
+        ("item_id_list:token_seq", [], ""),
+        ("item_id_list:token_seq", ["--load_col=None"], ""),
+        ("history:token_seq", [], "ITEM_ID_FIELD + LIST_SUFFIX='item_id_list' (the histories of benchmark_filename=["),
+        ("item_id_list:token", [], "the column's type in {file} is token, and must be token_seq"),
+        (
+            "item_id_list:token_seq",
+            ["--load_col={'inter': ['user_id', 'item_id']}"],
+            "load_col={'inter': ['user_id', 'item_id']}: leaves out 'item_id_list', the column of ITEM_ID_FIELD",
+        ),
+        ("item_id_list:token_seq", ["--unload_col={'inter': ['item_id_list']}"], "unload_col={'inter': ['item_id_li"),
+    ],
+)
+def test_split_data_have_histories(launch, capsys, tmp_path, column, settings, said):
+    folder = tmp_path / "dataset" / "own"
+    folder.mkdir(parents=True)
+    for part in PARTS:
+        (folder / f"own.{part}.inter").write_text(f"user_id:token\t{column}\titem_id:token\n")
+    split = [f"--benchmark_filename={PARTS}", "--alias_of_item_id=['item_id_list']"]
+    launched = launch("--dataset=own", "--model=SASRec", *split, *settings)
+    if said:
+        assert said.replace("{file}", "dataset/own/own.train.inter") in fails(capsys, launched)
+    else:
+        assert launched.ran
 
 
 def test_without_a_network_the_download_is_reported(launch, capsys, tmp_path):
