@@ -121,10 +121,33 @@ def flops_are_the_models_own(utils) -> None:
     rebind(count, get_flops)
 
 
+@after("recbole.data.dataset.dataset")
+def filtered_data_are_checked(dataset) -> None:
+    """A data set of which filters leave nothing is named, where the settings say `check_data: True`."""
+    reset = dataset.Dataset._reset_index
+
+    @functools.wraps(reset)
+    def _reset_index(self):
+        if self.config["check_data"]:
+            importlib.import_module("recbole_glintru.launch.filters").on_request(self.config, self)
+        reset(self)
+
+    dataset.Dataset._reset_index = _reset_index
+
+
 @after("recbole.data.utils")
-def parts_are_checked(utils) -> None:
-    """A data set is checked once it is split, where the settings say `check_data: True`, as the command line has it."""
-    make = utils.create_samplers
+def data_are_checked(utils) -> None:
+    """A data set is checked before and after it is split, where the settings say `check_data: True`.
+
+    The command line has it so.
+    """
+    prepare, make = utils.data_preparation, utils.create_samplers
+
+    @functools.wraps(prepare)
+    def data_preparation(config, dataset):
+        if config["check_data"]:
+            importlib.import_module("recbole_glintru.launch.time_order").warn(config, dataset)
+        return prepare(config, dataset)
 
     @functools.wraps(make)
     def create_samplers(config, dataset, built_datasets):
@@ -132,7 +155,7 @@ def parts_are_checked(utils) -> None:
             importlib.import_module("recbole_glintru.launch.data_checks").on_request(config, dataset, built_datasets)
         return make(config, dataset, built_datasets)
 
-    utils.create_samplers = create_samplers
+    utils.data_preparation, utils.create_samplers = data_preparation, create_samplers
 
 
 @after("recbole.trainer.trainer")

@@ -6,6 +6,7 @@ import pytest
 from launches import ROOT, run_python
 
 from recbole_glintru.launch.configuration import merged_settings
+from recbole_glintru.settings import raised_by_a_setting
 
 HEADER = "user_id:token\titem_id:token\ttimestamp:float"
 SPLIT = {"split": {"LS": "valid_and_test"}, "order": "TO", "mode": "full"}
@@ -92,6 +93,48 @@ def test_an_empty_part_is_warned_of(workplace, caplog, rows, split, warns):
     with caplog.at_level(logging.WARNING):
         prepare("GLINTRU", **TOP_3, eval_args={**SPLIT, "split": {"LS": split}})
     assert caplog.text.count("leaves no rows for valid: no user of own has more than 3 interactions") == warns
+
+
+@pytest.mark.parametrize("split", [{"TS": [0.5, 0, 0.5]}, {"RS": [0.5, 0.5, 0]}])
+def test_a_part_that_is_not_asked_for_is_not_missed(workplace, caplog, split):
+    """The first row of each user is for training."""
+    write(workplace, rows=2)
+    prepare("BPR", **TOP_3, eval_args={**SPLIT, "split": split})
+    assert "leaves no rows" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "settings, named",
+    [
+        (
+            {"user_inter_num_interval": "[100,inf)"},
+            r"'own', user_inter_num_interval='\[100,inf\)': own.inter has no",
+        ),
+        (
+            {"val_interval": {"timestamp": "[99,inf)"}},
+            "'own', val_interval={'timestamp': .*: own.inter has no rows",
+        ),
+        (
+            {"load_col": {"inter": ["user_id", "item_id", "timestamp"], "item": ["item_id"]}},
+            "dataset='own', filter_inter_by_user_or_item=True: own.inter has no rows left",
+        ),
+    ],
+)
+def test_filters_leave_something(workplace, settings, named):
+    """Those of its features too: no interaction is with an item of this file."""
+    write(workplace)
+    (workplace / "dataset" / "own" / "own.item").write_text("item_id:token\nelse\n")
+    with pytest.raises(ValueError, match=named) as raised:
+        prepare("GLINTRU", **TOP_3, **settings)
+    assert raised_by_a_setting(raised.value)  # so that the command shows the message alone
+    with pytest.raises(ValueError, match="Some feat is empty"):
+        prepare("GLINTRU", **TOP_3, **{**settings, "check_data": None})
+
+
+def test_a_file_without_rows_is_named(workplace):
+    write(workplace, users=0)
+    with pytest.raises(ValueError, match="dataset='own': own.inter has no rows left"):
+        prepare("GLINTRU", **TOP_3)
 
 
 @pytest.mark.parametrize(
