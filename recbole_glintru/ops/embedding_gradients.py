@@ -20,7 +20,7 @@ def collected(module: nn.Module) -> Iterator[None]:
     """
     tables = [part for part in module.modules() if _qualifies(part)] if torch.is_grad_enabled() else []
     for table in tables:
-        table.forward = _LookUp(_DenseGradient.apply(table.weight), table.padding_idx)
+        table.forward = _LookUp(_DenseGradient.apply(table.weight, table.padding_idx))
     try:
         yield
     finally:
@@ -40,26 +40,29 @@ def _qualifies(module):
 class _LookUp:
     """Stands for an embedding's `forward`."""
 
-    def __init__(self, weight: Tensor, padding_idx):
-        self.weight, self.padding_idx = weight, padding_idx
+    def __init__(self, weight: Tensor):
+        self.weight = weight
 
     def __call__(self, items: Tensor) -> Tensor:
         """`[...]` -> `[..., d]`."""
-        return F.embedding(items, self.weight, self.padding_idx, sparse=True)
+        # Its gradient leaves out the padding item by itself, but reads from a GPU how often it is there.
+        return F.embedding(items, self.weight, sparse=True)
 
 
 class _DenseGradient(torch.autograd.Function):
     """The identity. Its gradient arrives as the sparse gradients of all look-ups and leaves as a dense one."""
 
     @staticmethod
-    def forward(ctx, weight):
+    def forward(ctx, weight, padding_idx):
+        ctx.padding_idx = padding_idx
         return weight.view_as(weight)
 
     @staticmethod
     def backward(ctx, gradient):
-        if not gradient.is_sparse:
-            return gradient
-        return _sorted_sum(gradient) if gradient.is_cuda else gradient.to_dense()
+        dense = gradient.to_dense() if gradient.device.type == "cpu" else _sorted_sum(gradient)
+        if ctx.padding_idx is not None:
+            dense[ctx.padding_idx] = 0
+        return dense, None
 
 
 def _sorted_sum(gradient):

@@ -60,7 +60,7 @@ def _differs(device: torch.device, dtype: torch.dtype, hidden_size: int) -> Opti
     generator = torch.Generator().manual_seed(0)
 
     def draw(*shape, scale=1.0):
-        return torch.randn(*shape, generator=generator).mul_(scale)
+        return torch.randn(*shape, generator=generator, dtype=torch.float32).mul_(scale)
 
     scale = hidden_size**-0.5
     tensors = {

@@ -1,12 +1,13 @@
 """What the kernels that multiply on a GPU's matrix units have in common: types, limits, and what is said of them."""
 
 import contextlib
-import functools
-from collections.abc import Iterator
+import threading
 from typing import Callable, Optional
 
 import torch
 from torch import Tensor
+
+from recbole_glintru.ops import self_check
 
 LEAST_CAPABILITY = (8, 0)  # of a GPU: the first with matrix units for bfloat16 and TF32
 TYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -32,24 +33,45 @@ def allows_tf32(operation: str) -> bool:
     return torch.backends.cudnn.allow_tf32
 
 
-@contextlib.contextmanager
-def tf32_products(x: Tensor) -> Iterator[None]:
-    """Let float32 products with x inside be TF32 ones on a GPU, as those inside cuDNN's GRU are by default."""
-    if not x.is_cuda or x.dtype != torch.float32:
-        yield
-        return
-    matmul = torch.backends.cuda.matmul
-    if hasattr(matmul, "fp32_precision"):  # PyTorch 2.9, whose older names fail where somebody has used the new ones
-        before, set_to = matmul.fp32_precision, functools.partial(setattr, matmul, "fp32_precision")
-        precision = "tf32"
-    else:
-        before, set_to = torch.get_float32_matmul_precision(), torch.set_float32_matmul_precision
-        precision = "high"
-    set_to(precision)
-    try:
-        yield
-    finally:
-        set_to(before)
+class _Tf32:
+    """PyTorch's switch for float32 products, on for as long as any thread wants it."""
+
+    def __init__(self):
+        self.lock, self.threads, self.before = threading.Lock(), 0, None
+
+    def __enter__(self):
+        with self.lock:
+            if self.threads == 0:
+                self.before = self._switched("tf32", "high")
+            self.threads += 1
+
+    def __exit__(self, *error):
+        with self.lock:
+            self.threads -= 1
+            if self.threads == 0:
+                self._switched(self.before, self.before)
+
+    @staticmethod
+    def _switched(precision: str, older_name: str) -> str:
+        """What it was; PyTorch 2.9's older names fail where somebody has used the new ones."""
+        matmul = torch.backends.cuda.matmul
+        if hasattr(matmul, "fp32_precision"):
+            before, matmul.fp32_precision = matmul.fp32_precision, precision
+        else:
+            before = torch.get_float32_matmul_precision()
+            torch.set_float32_matmul_precision(older_name)
+        return before
+
+
+_TF32 = _Tf32()
+
+
+def tf32_products(x: Tensor) -> contextlib.AbstractContextManager:
+    """Let float32 products with x inside be TF32 ones on a GPU, as those inside cuDNN's GRU are by default.
+
+    PyTorch has one switch for all threads: products of others are TF32 meanwhile.
+    """
+    return _TF32 if x.is_cuda and x.dtype == torch.float32 else contextlib.nullcontext()
 
 
 def limits(device: torch.device, dtype: torch.dtype, allows_tf32: bool) -> Optional[str]:
@@ -71,7 +93,9 @@ def failure(differs: Callable[[], Optional[str]], device: torch.device) -> Optio
         device: where.
     """
     try:
-        found = differs()
+        found = self_check.undisturbed(differs, device)
+    except torch.cuda.OutOfMemoryError:  # which says nothing of the kernels, and is not to be remembered
+        raise
     except ImportError as error:
         return f"Triton is not installed here, or does not load ({error})."
     except Exception as error:

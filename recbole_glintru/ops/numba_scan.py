@@ -121,9 +121,7 @@ def _failure() -> Optional[str]:
         return f"Numba is not installed here, or does not load ({error})."
     logging.getLogger("numba").setLevel(logging.WARNING)  # RecBole's `state: DEBUG` is everybody's: 30,000 lines
     try:
-        # In a thread of its own, where the caller's inference mode, checkpointing, default device do not reach.
-        with ThreadPoolExecutor(1) as thread:
-            difference = thread.submit(_differs).result()
+        difference = self_check.undisturbed(_differs, torch.device("cpu"))
     except Exception as error:
         objection = f"Numba's loops fail here ({type(error).__name__}: {error})."
     else:

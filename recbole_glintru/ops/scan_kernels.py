@@ -55,7 +55,9 @@ def _objection(device: torch.device, channels: int, states: int, dtype: torch.dt
         objection = f"the kernels have no {dtype}."
     else:
         try:
-            difference = _differs(device, channels, states, dtype, last_only)
+            difference = self_check.undisturbed(lambda: _differs(device, channels, states, dtype, last_only), device)
+        except torch.cuda.OutOfMemoryError:  # which says nothing of the kernels, and is not to be remembered
+            raise
         except Exception as error:
             objection = f"the kernels fail {case} ({type(error).__name__}: {error})."
         else:
@@ -74,7 +76,7 @@ def _differs(device: torch.device, channels: int, states: int, dtype: torch.dtyp
     generator = torch.Generator().manual_seed(0)
 
     def draw(*shape):
-        return torch.randn(*shape, generator=generator)
+        return torch.randn(*shape, generator=generator, dtype=torch.float32)
 
     per_step = () if last_only else (length,)
     tensors = {

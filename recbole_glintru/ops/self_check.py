@@ -1,9 +1,24 @@
 """Whether a kernel computes what its reference does, on outputs and on every gradient."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Callable, Optional
 
 import torch
 from torch import Tensor
+
+
+def undisturbed(differs: Callable[[], Optional[str]], device: torch.device) -> Optional[str]:
+    """What `differs` returns, in a thread of its own on `device`.
+
+    The first use may be anywhere: the caller's inference mode, checkpointing and default device do not reach there.
+    """
+
+    def on_device():
+        with torch.cuda.device(device if device.type == "cuda" else -1):
+            return differs()
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(on_device).result()
 
 
 def difference(
