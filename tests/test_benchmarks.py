@@ -131,11 +131,17 @@ def test_ratios_are_of_neighbours(monkeypatch):
 
 
 def test_fast_actions_are_repeated_and_slow_ones_are_not(monkeypatch):
-    for taken, calls in ((0.4, 1), (0.125, 4), (0.001, 1 + timing.MOST)):
+    for taken, calls in ((2.5, 1), (0.4, 2), (0.125, 4), (0.001, 1 + timing.MOST)):
         clock = Mock(return_value=taken)
         monkeypatch.setattr(timing, "seconds", clock)
         assert timing.one_turn(None, torch.device("cpu")) == taken
         assert clock.call_count == calls
+
+
+@pytest.mark.parametrize("first", [0.1, 1.9])
+def test_the_first_call_of_a_turn_only_warms_up(first, monkeypatch):
+    monkeypatch.setattr(timing, "seconds", Mock(side_effect=[first, 0.31]))
+    assert timing.one_turn(None, torch.device("cpu")) == 0.31
 
 
 def test_product_rate_counts_two_operations_a_multiply_add(monkeypatch):
@@ -163,6 +169,47 @@ class Hungry(nn.Module):
     def __init__(self):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(1))
+
+# --------------------------------------------------------------------------------------------------------- the table
+
+
+def table_of(monkeypatch, tmp_path, turns, *names):
+    """A table of the tiny shape, measured."""
+    shapes.write_atomic_files(TINY, tmp_path / "data", 60)
+    made = workload.Workload("tiny", TINY.dataset, tmp_path / "data", torch.device("cpu"), 16, TINY, names)
+    monkeypatch.setattr(table.Table, "_measure_evaluation", lambda *_: None)
+    measured = table.Table(made, ["GLINTRU", *names], turns, table.Budget(None), 1.0, 1.0, lambda _: None)
+    measured.run()
+    return measured.rows
+
+
+def test_models_are_warm_before_their_turns(tmp_path, workplace, no_memory, monkeypatch):
+    calls = []
+    for kind in ("train", "_score"):
+        run = getattr(table.Lane, kind)
+
+        def noted(self, batch, kind=kind, run=run):
+            calls.append((self.name, kind, len(batch)))
+            run(self, batch)
+
+        monkeypatch.setattr(table.Lane, kind, noted)
+    monkeypatch.setattr(timing, "one_turn", lambda action, _: calls.append("timed") or action() or 1.0)
+    table_of(monkeypatch, tmp_path, 1, "LinRec")
+    (step, score), (reference_step, reference_score) = (
+        [(name, kind, 16) for kind in ("train", "_score")] for name in ("LinRec", "GLINTRU")
+    )
+    assert calls[:6] == [reference_step, reference_score, "timed", reference_step, "timed", reference_score]
+    assert calls[6:8] == [step, score]
+    assert calls[8:] == ["timed", reference_step, "timed", step, "timed", reference_score, "timed", score]
+
+
+@pytest.mark.parametrize("slow, turns", [(0.5, 3), (2.0, 5)])
+def test_slow_models_take_three_turns(slow, turns, tmp_path, workplace, no_memory, monkeypatch):
+    monkeypatch.setattr(timing, "SLOW", slow)
+    monkeypatch.setattr(timing, "one_turn", lambda *_: 1.0)
+    rows = table_of(monkeypatch, tmp_path, 5, "LinRec")
+    assert rows["LinRec"]["training"]["turns"] == rows["LinRec"]["scoring"]["turns"] == turns
+
 
     def calculate_loss(self, batch):
         taken = torch.ones(2**24 if len(batch) > 2 else 1)

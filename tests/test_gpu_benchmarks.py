@@ -199,6 +199,17 @@ def test_three_turns_come_before_evaluation(tmp_path, tiny_shape, monkeypatch):
     assert begun == [*(("GLINTRU", number) for number in range(3)), "evaluation", ("GLINTRU", 3)]
 
 
+def test_a_model_that_takes_all_memory_when_warmed_up_is_left_out(tmp_path, tiny_shape, monkeypatch):
+    def warm_up(lane):
+        if lane.name == "LinRec":
+            raise torch.cuda.OutOfMemoryError
+
+    monkeypatch.setattr(table.Lane, "warm_up", warm_up)
+    assert measure(tmp_path, "--models", "GLINTRU", "LinRec", "--turns", "1") == 0
+    section = results(tmp_path)["tiny shape"]
+    assert "LinRec: out of memory." in section["notes"] and "training" not in section["rows"]["LinRec"]
+
+
 def test_preparing_obeys_the_budget(tmp_path, tiny_shape, monkeypatch):
     spent = []
     monkeypatch.setattr(table.Budget, "is_spent", lambda self: bool(spent))

@@ -32,9 +32,9 @@ class Lane:
         return lambda: self._score(batch)
 
     def warm_up(self) -> None:
-        """A step and scores of a few rows: what is loaded and chosen at the first call is no part of a time."""
-        self.train(self._training[0][: memory.FEW])
-        self._score(self._scoring[0][: memory.FEW])
+        """A step and scores of whole batches: what is loaded and chosen at the first call is no part of a time."""
+        self.train(self._training[0])
+        self._score(self._scoring[0])
 
     def peak(self) -> memory.Peak:
         """Peak memory of a training step."""

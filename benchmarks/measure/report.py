@@ -9,8 +9,9 @@ from typing import Any, Optional
 HEADING = """# Efficiency on {device}
 
 Made by `python benchmarks/efficiency.py`; the same figures, and all that is left out here, are in `{json}`.
-Every model runs in turns with GLINT-RU in one process; times are medians, ratios are those of two times taken side by
-side, with the range in brackets. `≈`: not measured in full but scaled from so many batches, or computed from steps.
+Every model runs in turns with GLINT-RU in one process, once warm; times are medians, ratios are those of two times
+taken side by side, with the range in brackets. `≈`: not measured in full but scaled from so many batches, or computed
+from steps.
 """
 ON_GPU = """The share of peak is against a product of float32 matrices that may round their factors to TF32, as GRU and
 convolution do there; other float32 products of the models are IEEE ones, unless they are asked for otherwise.

@@ -13,8 +13,7 @@ from measure.lane import Lane
 from measure.workload import REFERENCE, NotInvariant, Workload, model_name
 from recbole_glintru.evaluation import candidate_loader
 
-TURNS_BEFORE_EVALUATION = 3
-SLOW = 2.0  # seconds a step: such a model takes part in two turns alone
+TURNS_BEFORE_EVALUATION = 3  # slow models take no others
 
 
 class Budget:
@@ -134,14 +133,15 @@ class Table:
         if self.rows[name]["memory"]["reason"] == memory.OUT_OF_MEMORY:  # in this process it would be the end
             self._leave_out(name, memory.OUT_OF_MEMORY)
             return False
-        lane.warm_up()
         return True
 
     def _turns(self, first, end):
         for turn in range(first, min(end, self.turns)):
             for name in list(self._lanes):
-                slow = statistics.median(self.training.times[name]) > SLOW
-                if not self.budget.is_spent() and not (slow and turn >= 2):
+                slow = statistics.median(self.training.times[name]) > timing.SLOW
+                if not self.budget.is_spent() and not (slow and turn >= TURNS_BEFORE_EVALUATION):
+            if turn == 0:
+                self._lanes[name].warm_up()
                     self._turn(name, turn)
 
     def _turn(self, name, turn):

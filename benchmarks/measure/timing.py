@@ -10,6 +10,7 @@ import torch
 from recbole_glintru.ops import matrix_units
 
 ENOUGH = 0.3  # seconds: something faster is repeated within a turn until it has taken so long
+SLOW = 2.0  # seconds: in something slower what the last turn has left in the caches is no matter
 MOST = 9  # repetitions within a turn
 WINDOW = 0.05  # seconds: calls that are timed together, where that many are short enough
 CALLS = 50  # of them at most
@@ -33,12 +34,14 @@ def seconds(action: Callable[[], object], device: torch.device) -> float:
 
 
 def one_turn(action: Callable[[], object], device: torch.device) -> float:
-    """Seconds of an action: once if it is slow, else the median of several, of which the first only warms up."""
-    times = [seconds(action, device)]
-    if times[0] > ENOUGH:
-        return times[0]
-    times.clear()
-    while len(times) < 2 or (len(times) < MOST and sum(times) < ENOUGH):
+    """Seconds of an action: once if it is slow, else the median of those behind a first one, which only warms up.
+
+    A slow one must have run before its first turn.
+    """
+    first, times = seconds(action, device), []
+    if first > SLOW:
+        return first
+    while not times or (len(times) < MOST and sum(times) < ENOUGH):
         times.append(seconds(action, device))
     return statistics.median(times)
 
