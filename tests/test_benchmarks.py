@@ -156,19 +156,19 @@ def test_figures_have_three_digits(value, text):
     assert report.figure(value) == text
 
 
+def test_how_much_of_an_evaluation_pass_was_measured_is_said():
+    evaluations = {"slow": (3, 1119), "fast": (11, 11)}
+    rows = {
+        name: {"parameters": 1, "evaluation": dict(seconds=4000, ratio=2, measured_batches=measured, batches=batches)}
+        for name, (measured, batches) in evaluations.items()
+    }
+    text = report.render({"kind": "efficiency", "about": "", "rows": rows, "notes": [], "finished": True})
+    assert "≈ 4,000 (3 of 1,119 batches) |" in text and " 4,000 |" in text
+
+
 def test_file_names_carry_the_device():
     assert report.file_stem("NVIDIA H100 80GB HBM3") == "efficiency-nvidia-h100-80gb-hbm3"
 
-
-# ------------------------------------------------------------------------------------------------------------ memory
-
-
-class Hungry(nn.Module):
-    """Takes 64 MiB in a step with more than two rows."""
-
-    def __init__(self):
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(1))
 
 # --------------------------------------------------------------------------------------------------------- the table
 
@@ -210,6 +210,57 @@ def test_slow_models_take_three_turns(slow, turns, tmp_path, workplace, no_memor
     rows = table_of(monkeypatch, tmp_path, 5, "LinRec")
     assert rows["LinRec"]["training"]["turns"] == rows["LinRec"]["scoring"]["turns"] == turns
 
+
+class MadeLoader:
+    """Of a batch it says how many users it has."""
+
+    step, _dataset = 20, None
+
+    def __init__(self, users):
+        self.uid_list = range(users)
+
+    def __len__(self):
+        return math.ceil(len(self.uid_list) / self.step)
+
+    def __iter__(self):
+        return (len(self.uid_list[start : start + self.step]) for start in range(0, len(self.uid_list), self.step))
+
+
+@pytest.mark.parametrize(
+    "of_a_user, made, measured",
+    [
+        (0.2, 1000, 3),  # slow
+        (0.01, 1000, 25),
+        (0.0001, 1000, 50),  # all
+        (0.01, 10, 3),  # one batch, again and again
+        (0.01, 30, 3),  # of 20, of 10, of 20 users
+    ],
+)
+def test_evaluation_is_measured_warm(of_a_user, made, measured, monkeypatch):
+    clock = []
+
+    def evaluate(part, load_best_model):
+        cold = 0 if clock else 1.0
+        clock.append(cold + of_a_user * sum(part))
+
+    monkeypatch.setattr(table, "candidate_loader", lambda _, loader: loader)
+    monkeypatch.setattr(timing, "seconds", lambda action, _: action() or clock[-1])
+    places = {"evaluation_loader": lambda _: MadeLoader(made), "trainer": lambda *_: Mock(evaluate=evaluate)}
+    made_table = Mock(workload=Mock(users=1000, **places), _lanes={"A": Mock()})
+    found = table.Table._evaluate(made_table, "A", 5.0)
+    assert (found.measured, found.batches) == (measured, 50)
+    assert found.seconds_of_a_user == pytest.approx(of_a_user)
+
+
+# ------------------------------------------------------------------------------------------------------------ memory
+
+
+class Hungry(nn.Module):
+    """Takes 64 MiB in a step with more than two rows."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
 
     def calculate_loss(self, batch):
         taken = torch.ones(2**24 if len(batch) > 2 else 1)

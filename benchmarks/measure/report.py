@@ -113,9 +113,9 @@ def _efficiency(section):
         if evaluation is None:
             cells += ["", ""]
         else:
-            part = evaluation["measured_batches"] < evaluation["batches"]
-            scaled = f"≈ {figure(evaluation['seconds'])} ({evaluation['measured_batches']} batches)"
-            cells += [scaled if part else figure(evaluation["seconds"]), figure(evaluation["ratio"])]
+            measured, batches = evaluation["measured_batches"], evaluation["batches"]
+            scaled = f"≈ {figure(evaluation['seconds'])} ({measured} of {batches:,} batches)"
+            cells += [scaled if measured < batches else figure(evaluation["seconds"]), figure(evaluation["ratio"])]
         cells.append("" if epoch is None else ("" if epoch.get("measured") else "≈ ") + figure(epoch["seconds"]))
         cells += [figure(peak.get("mebibytes")) or peak.get("reason") or "", figure(peak.get("ratio"))]
         cells.append(f"{row['parameters']:,}")

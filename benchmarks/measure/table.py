@@ -14,6 +14,7 @@ from measure.workload import REFERENCE, NotInvariant, Workload, model_name
 from recbole_glintru.evaluation import candidate_loader
 
 TURNS_BEFORE_EVALUATION = 3  # slow models take no others
+LEAST_BATCHES = 3  # of an evaluation pass, however slow they are
 
 
 class Budget:
@@ -32,30 +33,24 @@ class Budget:
 
 
 class FirstBatches:
-    """As much of a loader as RecBole's trainer looks at, cut to its first batches."""
+    """As much of a loader as RecBole's trainer looks at, cut to its first batches; if it has fewer it begins anew."""
 
     def __init__(self, loader, number: int):
         self.loader, self.number, self._dataset = loader, number, loader._dataset
 
     def __iter__(self):
-        return itertools.islice(iter(self.loader), self.number)
+        return itertools.islice(itertools.chain.from_iterable(itertools.repeat(self.loader)), self.number)
 
     def __len__(self):
         return self.number
 
 
 class Evaluation(NamedTuple):
-    """Some batches of an evaluation pass, which has `batches` of so many `users` each."""
+    """Some batches of an evaluation pass of so many `batches`, and what they take for each of their users."""
 
-    seconds: float
+    seconds_of_a_user: float
     measured: int
     batches: int
-    users: int
-
-    @property
-    def of_a_user(self) -> float:
-        """Seconds; the last batch may have fewer users, which is left out of account."""
-        return self.seconds / (self.measured * self.users)
 
 
 class Table:
@@ -140,13 +135,13 @@ class Table:
             for name in list(self._lanes):
                 slow = statistics.median(self.training.times[name]) > timing.SLOW
                 if not self.budget.is_spent() and not (slow and turn >= TURNS_BEFORE_EVALUATION):
-            if turn == 0:
-                self._lanes[name].warm_up()
                     self._turn(name, turn)
 
     def _turn(self, name, turn):
         self.advance(f"{name}: turn {turn + 1}")
         try:
+            if turn == 0:
+                self._lanes[name].warm_up()
             self._race(name, self._lanes[name], turn)
         except torch.cuda.OutOfMemoryError:
             self._leave_out(name, memory.OUT_OF_MEMORY)
@@ -221,30 +216,35 @@ class Table:
         before = None if is_reference else self._evaluate(REFERENCE, self.evaluation_seconds / 5)
         now = self._evaluate(name, self.evaluation_seconds)
         self.rows[name]["evaluation"] = {
-            "seconds": now.seconds * now.batches / now.measured,
+            "seconds": now.seconds_of_a_user * self.workload.users,
             "measured_batches": now.measured,
             "batches": now.batches,
-            "ratio": 1.0 if is_reference else now.of_a_user / before.of_a_user,
+            "ratio": 1.0 if is_reference else now.seconds_of_a_user / before.seconds_of_a_user,
         }
 
     def _evaluate(self, name, longest):
-        """A part of an evaluation pass, from the loader that `Trainer.evaluate` takes for this model."""
+        """A part of an evaluation pass, from the loader that `Trainer.evaluate` takes for this model.
+
+        Made data is a part of all users: where it has few batches, these are taken again.
+        """
         trainer = self.workload.trainer(name, self._lanes[name].model)
-        loader = candidate_loader(trainer, self.workload.evaluation_loader(name))
+        whole = self.workload.evaluation_loader(name)
+        loader = candidate_loader(trainer, whole)
         users = getattr(loader, "users", None) or loader.step
+        batches = math.ceil(self.workload.users / users)
+        most = max(len(loader), min(LEAST_BATCHES, batches))
 
         def evaluate(number):
             part = FirstBatches(loader, number)
             return timing.seconds(lambda: trainer.evaluate(part, load_best_model=False), self.workload.device)
 
-        measured, taken = 1, evaluate(1)
-        more = min(len(loader), int(longest / taken))
-        if more > 1 or taken < longest / 2:
-            measured, taken = max(more, 1), evaluate(max(more, 1))  # now warm
-            if measured < len(loader) and taken < longest / 2:
-                measured = min(len(loader), int(measured * longest / taken))
-                taken = evaluate(measured)
-        return Evaluation(taken, measured, math.ceil(self.workload.users / users), users)
+        measured = min(most, max(LEAST_BATCHES, int(longest / evaluate(1))))
+        taken = evaluate(measured)  # now warm
+        if measured < most and taken < longest / 2:
+            measured = min(most, int(measured * longest / taken))
+            taken = evaluate(measured)
+        passes, rest = divmod(measured, len(loader))  # the last batch of a pass may have fewer users
+        return Evaluation(taken / (passes * len(whole.uid_list) + rest * users), measured, batches)
 
     def _measure_epoch(self, name, lane):
         self._estimate_epoch(name, lane)
