@@ -56,8 +56,8 @@ def _registers_and_stack(cubin):
     return tuple(map(int, re.search(r"REG:(\d+) STACK:(\d+)", said).groups()))
 
 
-def gru_cases():
-    """(name, kernel, types, constants, options) of the GRU at every width, type and layout."""
+def gru_cases(capability: int):
+    """(name, kernel, types, constants, options) of the GRU at every width, type and layout, as such a card runs it."""
     import torch
 
     from recbole_glintru.ops import triton_gru
@@ -66,7 +66,8 @@ def gru_cases():
         for name, short in TYPES.items():
             for padded in (True, False):
                 dtype = getattr(torch, name)
-                constants = triton_gru.constants(d, torch.empty(0, dtype=dtype, device="meta"), padded)
+                like, memory = torch.empty(0, dtype=dtype, device="meta"), SHARED_MEMORY.get(capability)
+                constants = triton_gru.constants(d, like, padded, memory=memory)
                 integers = {"lengths": "*i64", "rows": "*i64", "steps": "*i64", "batch": "i32", "width": "i32"}
                 tensors = {"gates": f"*{short}", "weight": f"*{short}", "states": f"*{short}"}
                 for kernel in (triton_gru.gru_forward, triton_gru.gru_backward):
@@ -125,14 +126,14 @@ def scan_cases():
 
 
 @functools.cache
-def all_cases() -> dict[str, tuple]:
+def all_cases(capability: int) -> dict[str, tuple]:
     """Name -> (kernel, types, constants, options)."""
-    return {name: case for name, *case in (*gru_cases(), *conv_cases(), *scan_cases())}
+    return {name: case for name, *case in (*gru_cases(capability), *conv_cases(), *scan_cases())}
 
 
 def compile_case(name: str, capability: int) -> Union[dict, str]:
     """What a case takes, or the compiler's error."""
-    kernel, types, constants, options = all_cases()[name]
+    kernel, types, constants, options = all_cases(capability)[name]
     try:
         return resources(compile_kernel(kernel, types, constants, capability, **options))
     except Exception as error:
@@ -165,7 +166,7 @@ def main():
     limit = SHARED_MEMORY.get(arguments.capability)
     failed = []
     print("| kernel | registers | stack | shared memory | wgmma | mma |\n|---|---|---|---|---|---|")
-    names = [name for name in all_cases() if arguments.only in name]
+    names = [name for name in all_cases(arguments.capability) if arguments.only in name]
     for name, found in compile_all(names, arguments.capability, arguments.jobs):
         if isinstance(found, str):
             failed.append(name)

@@ -84,12 +84,19 @@ def launch(kernel, tensors, where: Places, d: int, **choices) -> None:
         kernel[grid](*tensors, *where[:3], batch, len(where.steps), **chosen, num_warps=warps)
 
 
-def constants(d: int, like: Tensor, padded: bool, resident: Optional[bool] = None, rows: int = ROWS) -> dict:
-    """What a kernel is compiled for, on tensors as `like` is."""
+def constants(
+    d: int,
+    like: Tensor,
+    padded: bool,
+    resident: Optional[bool] = None,
+    rows: int = ROWS,
+    memory: Optional[int] = None,
+) -> dict:
+    """What a kernel is compiled for, on tensors as `like` is, with the `shared_memory` of their device or `memory`."""
     size, wide = like.dtype.itemsize, triton.next_power_of_2(d)
     if resident is None:
         taken = 3 * wide * (wide + rows) * size  # the weights, and what they are multiplied with
-        resident = taken + 1024 <= shared_memory(like.device)
+        resident = taken + 1024 <= (memory or shared_memory(like.device))
     return {
         "D": d,
         "P": wide,

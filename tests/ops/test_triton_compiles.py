@@ -10,6 +10,9 @@ import pytest
 
 pytest.importorskip("triton", reason="Triton is not installed")
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "compile_kernels.py"
+sys.path.append(str(SCRIPT.parent))
+
+import compile_kernels  # noqa: E402
 
 
 @pytest.mark.slow
@@ -32,3 +35,11 @@ def test_compiles_for_hopper(case, matrix_units, tmp_path):
         assert registers <= 255 and stack <= 512 and shared <= 232_448
         assert (wgmma > 0) == matrix_units
         assert matrix_units or shared == 0, "a thread of the scan has its own channel, and needs none of another's"
+
+
+@pytest.mark.parametrize("capability, resident", [(80, False), (90, True)])
+def test_cases_are_what_such_a_card_runs(capability, resident):
+    """The weights of 128 wide states in float32, 192 KiB, stay on Hopper's chips alone."""
+    for layout in ("padded", "packed"):
+        _, _, constants, _ = compile_kernels.all_cases(capability)[f"gru_forward d=128 float32 {layout}"]
+        assert constants["RESIDENT"] == resident
