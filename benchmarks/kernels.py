@@ -6,8 +6,9 @@
 
 On random data of the lengths of the paper's training histories, batches of 2048; forward and backward pass, one
 after the other in one process. Ceilings of the card are measured first: a large product, a large copy. `GPU` is the
-time of the device alone, `clock` that of a call among many. Results are printed, and on a GPU put into
-`benchmarks/results/kernels-<device>.{json,md}` after each section, in the place of those of the same name.
+time of the device alone, empty where a call has more launches than can wait for it, `clock` that of a call among many.
+Results are printed, and on a GPU put into `benchmarks/results/kernels-<device>.{json,md}` after each section, in the
+place of those of the same name.
 """
 
 import argparse
@@ -29,7 +30,7 @@ from measure.projection import projection
 from measure.steps import compiled, epoch, step, tail
 
 from recbole_glintru.launch.errors import UserError
-from recbole_glintru.ops import conv_kernels, gru_kernels, mamba_kernels, matrix_units, scan_kernels
+from recbole_glintru.ops import conv_kernels, gru_kernels, host_lengths, mamba_kernels, matrix_units, scan_kernels
 from recbole_glintru.ops.compact import Compact
 from recbole_glintru.ops.layouts import Padded
 from recbole_glintru.ops.selective_scan import selective_scan_last
@@ -115,12 +116,18 @@ def _measured(actions, options, tensors, layout, operations):
             rows.append([label, message, *[""] * (len(_header("", "")) - 2)])
             continue
         base = reference.setdefault(dtype, step_times)
-        rate = operations / step_times.device
-        times = [1e3 * seconds for pair in (forward_times, step_times) for seconds in pair]
-        ratios = [base.device / step_times.device, base.clock / step_times.clock]
-        share = f"{100 * rate / options.ceilings[dtype]:.1f} %" if dtype in options.ceilings else ""
-        rows.append([label, *map(report.figure, (*times, *ratios, peak, rate / 1e12)), share])
+        rate = _quotient(operations / 1e12, step_times.device)
+        times = [report.milliseconds(seconds) for pair in (forward_times, step_times) for seconds in pair]
+        ratios = [_quotient(*pair) for pair in zip(base, step_times)]
+        known = rate is not None and dtype in options.ceilings
+        share = f"{100 * rate * 1e12 / options.ceilings[dtype]:.1f} %" if known else ""
+        rows.append([label, *times, *map(report.figure, (*ratios, peak, rate)), share])
     return rows
+
+
+def _quotient(dividend, divisor):
+    """None where one of the two is not known."""
+    return None if dividend is None or divisor is None else dividend / divisor
 
 
 def _times_and_peak(forward, inputs, device):
@@ -190,7 +197,9 @@ def scan(options):
 
             def run(u, delta, A, B, C, z, skip, bias, lengths, _, backend=backend):
                 u, delta, B = (tensor.transpose(1, 2) for tensor in (u, delta, B))
-                return selective_scan_last(u, delta, -A, B, C, lengths - 1, skip, z, bias, True, backend)
+                return selective_scan_last(
+                    u, delta, -A, B, C, host_lengths.shifted(lengths, -1), skip, z, bias, True, backend
+                )
 
             actions[backend] = (run, torch.float32, {})
         operations = 3 * 6 * channels * states * int(lengths.sum())

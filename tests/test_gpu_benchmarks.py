@@ -67,9 +67,13 @@ def test_interrupts_end_what_a_script_has_started():
 # ------------------------------------------------------------------------------------------------------------ clocks
 
 
-def test_calls_are_launched_before_the_gpu_begins(monkeypatch):
-    """A made GPU: a call takes the host 1 ms and the GPU 0.25 ms, which waits for its host unless it sleeps."""
-    state = SimpleNamespace(host=0.0, gpu=0.0)
+@pytest.mark.parametrize("launches, device", [(1, 0.25e-3), (40, 0.25e-3), (300, 0.25e-3), (900, None)])
+def test_calls_are_launched_before_the_gpu_begins(launches, device, monkeypatch):
+    """A made GPU: a call takes the host 1 ms and the GPU 0.25 ms, which waits for its host unless it sleeps.
+
+    The host waits for it while 1024 launches do.
+    """
+    state, ends = SimpleNamespace(host=0.0, gpu=0.0), []
 
     class Event:
         def __init__(self, enable_timing):
@@ -82,8 +86,10 @@ def test_calls_are_launched_before_the_gpu_begins(monkeypatch):
             return 1000 * (end.time - self.time)
 
     def call():
-        state.host += 1e-3
-        state.gpu = max(state.gpu, state.host) + 0.25e-3
+        for _ in range(launches):
+            state.host = max([state.host + 1e-3 / launches, *ends[-1024:-1023]])
+            state.gpu = max(state.gpu, state.host) + 0.25e-3 / launches
+            ends.append(state.gpu)
 
     def sleep(cycles):
         state.gpu = max(state.gpu, state.host) + cycles / timing.CYCLES
@@ -95,10 +101,11 @@ def test_calls_are_launched_before_the_gpu_begins(monkeypatch):
     monkeypatch.setattr(torch.cuda, "_sleep", sleep, raising=False)
     monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
     monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: state.host))
+    monkeypatch.setattr(timing, "launches", lambda action, _: action() or launches)
     times = timing.device_and_clock(call, GPU)
-    assert times.device == pytest.approx(0.25e-3)
+    assert times.device == (device and pytest.approx(device))
     assert times.clock == pytest.approx(1e-3, rel=0.05)
-    assert timing.seconds(call, GPU) == pytest.approx(1.25e-3)  # with the host's time
+    assert timing.seconds(call, GPU) > 1e-3  # with the host's time
 
 
 def test_products_may_be_tf32_where_the_kernels_are(monkeypatch):
@@ -163,6 +170,16 @@ def test_kernels_are_counted_once():
     ]
     found = profiling.gpu_kernels(SimpleNamespace(key_averages=lambda: events))
     assert found == [("sm90_xmma_gemm_f32", 0.3, 3), ("gru_forward", 0.2, 1)]
+
+
+def test_launches_of_a_call_are_counted(monkeypatch):
+    called = []
+    events = [event("aten::mm", 300, 3, DeviceType.CPU), event("gemm", 300, 3), event("gru_forward", 200, 2)]
+    made = contextlib.nullcontext(SimpleNamespace(key_averages=lambda: events))
+    monkeypatch.setattr(timing, "profile", lambda activities: made)
+    monkeypatch.setattr(torch.cuda, "synchronize", called.append)
+    assert timing.launches(lambda: called.append("call"), GPU) == 5
+    assert called == ["call", GPU]
 
 
 def test_kernels_have_a_kind():
@@ -266,6 +283,29 @@ def test_a_part_that_fails_is_not_the_end(tmp_path, monkeypatch, capsys):
     written = json.loads((tmp_path / "kernels-a-card.json").read_text())["sections"]
     assert {title: section["rows"] for title, section in written.items()} == {"Half": [["3"]], "Whole": [["2"]]}
     assert "no such kernel" in capsys.readouterr().err
+
+
+def test_what_the_gpu_alone_takes_may_be_unknown(monkeypatch):
+    times = [timing.Times(None, 4e-3), timing.Times(1e-3, 2e-3)]
+    monkeypatch.setattr(kernels, "_times_and_peak", lambda *_: (times[0], times.pop(0), 5.0))
+    monkeypatch.setattr(kernels, "_tile", contextlib.nullcontext)
+    actions = {name: (print, torch.float32, {}) for name in ("torch", "triton")}
+    made = SimpleNamespace(device=GPU, ceilings={torch.float32: 1e12})
+    first, second = kernels._measured(actions, made, (), None, 1e8)
+    assert first == ["torch", "", "4", "", "4", "", "1", "5", "", ""]
+    assert second == ["triton", "1", "2", "1", "2", "", "2", "5", "0.1", "10.0 %"]
+
+
+def test_scans_know_their_lengths_on_the_host(monkeypatch):
+    known = []
+    monkeypatch.setattr(kernels, "selective_scan_last", lambda *of: known.append(of[5]) or of[0].sum())
+    made = SimpleNamespace(device=torch.device("cpu"), small=True, batch_size=20, ceilings={})
+    monkeypatch.setattr(
+        kernels, "_measured", lambda actions, _, tensors, lengths, __: actions["torch"][0](*tensors, lengths, None)
+    )
+    list(kernels.scan(made))
+    assert len(known) == 2 and all(map(kernels.host_lengths.are_known, known))
+    assert all((kernels.host_lengths.of(last) == last.numpy()).all() for last in known)
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import torch
 
 from measure import shapes, timing
+from recbole_glintru.ops import host_lengths
 
 WIDTHS = {"ml-1m": (200, 128), "beauty": (100, 64)}  # longest history, hidden size
 TYPES = {"float32 (TF32)": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -12,8 +13,9 @@ def true_lengths(name, options):
     """Lengths of a batch of training histories `[B] int64`, the longest that they can be, and the hidden size."""
     longest, width = (12, 32) if options.small else WIDTHS[name]
     rows = 20 if options.small else options.batch_size
-    lengths = torch.as_tensor(shapes.training_lengths(shapes.SHAPES[name], rows, longest), device=options.device)
-    return lengths, longest, width
+    on_host = shapes.training_lengths(shapes.SHAPES[name], rows, longest)
+    lengths = torch.as_tensor(on_host, device=options.device)
+    return host_lengths.remember(lengths, on_host), longest, width  # as in training
 
 
 def ceilings(options):

@@ -169,6 +169,11 @@ def _cell(value):
 _TABLES = {"efficiency": _efficiency, "growth": _growth, "loader": _loader, "profile": _profile}
 
 
+def milliseconds(seconds: Optional[float]) -> str:
+    """Seconds as a `figure` in milliseconds; nothing for None."""
+    return figure(None if seconds is None else 1e3 * seconds)
+
+
 def figure(value: Optional[float]) -> str:
     """A number with three digits that count; nothing for None."""
     if value is None:

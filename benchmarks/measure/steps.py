@@ -47,7 +47,7 @@ def compiled(options):
                     block.compile_tail = compile_tail
                 action()
                 times.append(timing.device_and_clock(action, options.device))
-            figures = [report.figure(1e3 * seconds) for pair in times for seconds in pair]
+            figures = [report.milliseconds(seconds) for pair in times for seconds in pair]
             rows.append([_named(precision), *figures])
         header = ["step", "GPU, ms", "clock, ms", "compiled: GPU, ms", "compiled: clock, ms"]
         yield f"compile_tail, {workload.title}", header, rows
@@ -120,7 +120,7 @@ def tail(options):
                     action = functools.partial(_forward_and_backward, make(_Tail(block), tuple(inputs)), inputs)
                     action()  # compiles
                     times = timing.device_and_clock(action, device)
-                    found.append([kind, *(report.figure(1e3 * seconds) for seconds in times)])
+                    found.append([kind, *map(report.milliseconds, times)])
             except Exception as error:
                 found.append([kind, f"{type(error).__name__}: {str(error)[:80]}", ""])
         yield f"Behind the experts, {rows} rows, d={d}, bfloat16", ["run", "GPU, ms", "clock, ms"], found

@@ -6,6 +6,7 @@ from collections import defaultdict
 from typing import Callable, NamedTuple, Optional
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from recbole_glintru.ops import matrix_units
 
@@ -15,6 +16,7 @@ MOST = 9  # repetitions within a turn
 WINDOW = 0.05  # seconds: calls that are timed together, where that many are short enough
 CALLS = 50  # of them at most
 WINDOWS = 3
+QUEUE = 800  # launches that wait for a GPU: at some 1024 the driver lets the host wait
 CYCLES = 2e9  # a second, of the fastest card
 
 
@@ -47,9 +49,12 @@ def one_turn(action: Callable[[], object], device: torch.device) -> float:
 
 
 class Times(NamedTuple):
-    """Seconds of an action: of the device alone, and by the clock, both where it is called again and again."""
+    """Seconds of an action: of the device alone, and by the clock, both where it is called again and again.
 
-    device: float
+    The device's are None where one call has more launches than can wait for it: some of the time is the host's.
+    """
+
+    device: Optional[float]
     clock: float
 
 
@@ -64,6 +69,10 @@ def device_and_clock(action: Callable[[], object], device: torch.device) -> Time
     once = _by_the_clock(action, 2, device)
     calls = max(1, min(CALLS, int(WINDOW / once)))
     clock = statistics.median(_by_the_clock(action, calls, device) for _ in range(WINDOWS))
+    of_a_call = launches(action, device)
+    if of_a_call > QUEUE:
+        return Times(None, clock)
+    calls = min(calls, QUEUE // max(1, of_a_call))
 
     def window():
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
@@ -77,6 +86,16 @@ def device_and_clock(action: Callable[[], object], device: torch.device) -> Time
         return start.elapsed_time(end) / 1000 / calls
 
     return Times(statistics.median(window() for _ in range(WINDOWS)), clock)
+
+
+def launches(action: Callable[[], object], device: torch.device) -> int:
+    """Kernels, copies and fills of a GPU in one call of an action."""
+    from measure import profiling  # which needs this module
+
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
+        action()
+        torch.cuda.synchronize(device)
+    return sum(kernel.launches for kernel in profiling.gpu_kernels(profiler))
 
 
 def _by_the_clock(action, calls, device):
