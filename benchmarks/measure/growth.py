@@ -14,7 +14,6 @@ from measure.table import Budget
 from measure.workload import Catalogue, NotInvariant, find_settings, make_model, model_name
 
 TOO_SLOW = 30.0  # seconds a step: a model that is slower at one value is not tried at the next
-WARM_UP_ROWS = 4
 
 
 @dataclass(frozen=True)
@@ -150,22 +149,27 @@ class Growth:
                 self.advance(f"{name}: {self.axis.name} {value}")
                 if turn and (self.budget.is_spent() or races["training"].times[name][0] > 5):
                     continue
-                if not turn:
-                    memory.training_step(model, optimiser, batch[:WARM_UP_ROWS])
-                model.train()
-                races["training"].turn(name, _step(model, optimiser, batch), None)
-                model.eval()
-                races["scoring"].turn(name, _score(model, batch), None)
+                step, score = _step(model, optimiser, batch), _score(model, batch)
+                if not turn:  # what is loaded and chosen at the first call is no part of a time
+                    step()
+                    score()
+                races["training"].turn(name, step, None)
+                races["scoring"].turn(name, score, None)
                 for kind, race in races.items():
                     self.rows[name][value][kind] = race.summary(name)
 
 
 def _step(model, optimiser, batch):
-    return lambda: memory.training_step(model, optimiser, batch)
+    def step():
+        model.train()
+        memory.training_step(model, optimiser, batch)
+
+    return step
 
 
 def _score(model, batch):
     def score():
+        model.eval()
         with torch.no_grad():
             model.full_sort_predict(batch)
 
