@@ -59,6 +59,7 @@ def tables_of(model):
     return None if made is None else made.tables
 
 
+@pytest.mark.filterwarnings("ignore:pad_row_init='zero'")
 @pytest.mark.parametrize("mask_padding", [True, False])
 @pytest.mark.parametrize("variant", VARIANTS, ids=variant_name)
 def test_equals_the_plain_version(variant, mask_padding):
