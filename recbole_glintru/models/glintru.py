@@ -73,8 +73,8 @@ class GLINTRU(NextItemRecommender):
             nn.init.zeros_(self.item_embedding.weight[0].detach())
             if n_layers > 1 and not self.length_invariant:
                 warnings.warn(
-                    f"pad_row_init='zero' with mask_padding=False and n_layers={n_layers}: the first gradients are a "
-                    "million times too large. pad_row_init='random' is the published start.",
+                    f"pad_row_init='zero' with mask_padding=False and n_layers={n_layers}: the first gradients are "
+                    "orders of magnitude too large. pad_row_init='random' is the published start.",
                     stacklevel=2,
                 )
 

@@ -146,10 +146,10 @@ def test_a_stack_that_sees_padding_starts_from_a_random_row():
         return max(float(parameter.grad.abs().max()) for parameter in model.parameters() if parameter.grad is not None)
 
     with pytest.warns(UserWarning, match="n_layers=2.*pad_row_init='random'"):
-        assert gradients() > 1e4
+        from_zero = gradients()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert gradients(pad_row_init="random") < 1e3
+        assert from_zero > 100 * gradients(pad_row_init="random")
         make_model("GLINTRU", mask_padding=False)
         make_model("GLINTRU", n_layers=2)
 
