@@ -45,7 +45,7 @@ class _LookUp:
 
     def __call__(self, items: Tensor) -> Tensor:
         """`[...]` -> `[..., d]`."""
-        # Its gradient leaves out the padding item by itself, but reads from a GPU how often it is there.
+        # Not told of the padding item: PyTorch would leave it out of each sparse gradient, and wait for a GPU to do so.
         return F.embedding(items, self.weight, sparse=True)
 
 
