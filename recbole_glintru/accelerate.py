@@ -9,7 +9,7 @@ the batch. Whether that is so is found out, not believed: see `padding_check.py`
 """
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Optional, Union
 
 import torch
@@ -87,11 +87,14 @@ class _Acceleration:
         length_groups: how batches are cut into groups.
         per_position: whether `forward` returns a state for each position, `[B, L, ...]`, not only one for each row;
             None until it has been seen.
+        shared: positions and keywords of the arguments of `forward` that once had another length than the batch. As the
+            check has batches of two sizes, a table of items that happens to be as long as a batch is not cut.
         scoring: whether `predict` is running.
     """
 
     length_groups: Union[bool, str, lengths.Costs]
     per_position: Optional[bool] = None
+    shared: set[Union[int, str]] = field(default_factory=set)
     scoring: bool = False
 
 
@@ -100,7 +103,7 @@ class Accelerated:
 
     def forward(self, *arguments, **keywords):
         """The model's own `forward`, of fewer rows and fewer columns."""
-        batch = _Batch(arguments, keywords)
+        batch = _Batch(arguments, keywords, self._acceleration.shared)
         if batch.item_seq is None:
             return super().forward(*arguments, **keywords)
         if self._acceleration.per_position is None:
@@ -166,33 +169,39 @@ class _Batch:
     Attributes:
         item_seq: `[B, L]`, the first two-dimensional integer tensor among them, or None.
         width: L. What has B rows and L columns is cut with the histories.
+        rows: what has B rows, by position or keyword.
     """
 
-    def __init__(self, arguments, keywords):
-        self.arguments, self.keywords = tuple(arguments), keywords
-        self.tensors = [value for value in (*self.arguments, *keywords.values()) if isinstance(value, Tensor)]
-        self.item_seq = next((tensor for tensor in self.tensors if tensor.dim() == 2 and _is_integer(tensor)), None)
-        self.width = 0 if self.item_seq is None else self.item_seq.shape[1]
+    def __init__(self, arguments, keywords, shared):
+        self.arguments, self.keywords, self.shared = tuple(arguments), keywords, shared
+        tensors = {key: value for key, value in self._items() if isinstance(value, Tensor)}
+        self.item_seq = next((value for value in tensors.values() if value.dim() == 2 and _is_integer(value)), None)
+        if self.item_seq is None:
+            return
+        self.width = self.item_seq.shape[1]
+        shared.update(key for key, value in tensors.items() if value.shape[:1] != self.item_seq.shape[:1])
+        self.rows = {key: value for key, value in tensors.items() if key not in shared}
 
     def history_lengths(self) -> Tensor:
         """`[B]`: up to the last item that is not padding, at least 1, over all that is cut."""
         positions = torch.arange(1, self.width + 1, device=self.item_seq.device)
-        sequences = [tensor for tensor in self.tensors if self._is_cut(tensor) and _is_integer(tensor)]
+        sequences = [tensor for tensor in self.rows.values() if self._is_cut(tensor) and _is_integer(tensor)]
         return torch.stack([((tensor != 0) * positions).amax(dim=1) for tensor in sequences]).amax(dim=0).clamp(min=1)
 
     def part(self, rows: lengths.Rows, longest: int) -> "_Batch":
         """Some of the rows, without the columns behind `longest`."""
 
-        def of(value):
-            if not self._has_rows(value):
+        def of(key, value):
+            if key not in self.rows:
                 return value
             return value[rows, :longest] if self._is_cut(value) else value[rows]
 
-        return _Batch(map(of, self.arguments), {key: of(value) for key, value in self.keywords.items()})
+        parts = {key: of(key, value) for key, value in self._items()}
+        return _Batch([parts.pop(key) for key in range(len(self.arguments))], parts, self.shared)
 
     def distinct_rows(self):
         """What `histories.distinct_rows` returns of the arguments, or None where it would save nothing."""
-        columns = [tensor for tensor in self.tensors if self._has_rows(tensor)]
+        columns = list(self.rows.values())
         if not all(map(_is_integer, columns)):
             return None
         first, inverse = histories.distinct_rows(columns)
@@ -209,8 +218,8 @@ class _Batch:
             raise ValueError(f"forward makes {list(output.shape)} of {rows} histories")
         return output
 
-    def _has_rows(self, value):
-        return isinstance(value, Tensor) and value.dim() > 0 and len(value) == len(self.item_seq)
+    def _items(self):
+        return (*enumerate(self.arguments), *self.keywords.items())
 
     def _is_cut(self, tensor):
         return tensor.dim() > 1 and tensor.shape[:2] == self.item_seq.shape

@@ -98,8 +98,10 @@ def raised_by_a_setting(error: ValueError) -> bool:
     from recbole.model.abstract_recommender import AbstractRecommender
 
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    if any(frame.f_code.co_name == "on_request" or frame.f_globals.get("__name__") == __name__ for frame in frames):
-        return True
+    for frame in frames:
+        module = frame.f_globals.get("__name__", "")
+        if module == __name__ or (frame.f_code.co_name == "on_request" and module.startswith("recbole_glintru.")):
+            return True
     made = [frame.f_locals.get("self") for frame in frames if frame.f_code.co_name == "__init__"]
     packages = {type(thing).__module__.partition(".")[0] for thing in made if isinstance(thing, AbstractRecommender)}
     return not packages.isdisjoint(("recbole", "recbole_glintru"))

@@ -92,9 +92,6 @@ PUBLISHED = {
 # The `loss_type` that is the authors' own objective, `loss_official`, where that is neither CE nor BPR.
 OFFICIAL_LOSS = {"LRURec": "CE_all", "FMLPRec": "BCE", "RecMamba": "BCE"}
 
-# Gradients that are zero in exact arithmetic, by the published name: what these biases add, a LayerNorm takes away.
-ZERO_GRADIENTS = {"MLP4Rec": ("sequenceMixer.fn.3.bias", "featureMixer.fn.3.bias")}
-
 # How many arrays of a name, or of a group of names, the files of tests/golden have between them.
 RECORDED = {
     "seq_output": 23,

@@ -297,7 +297,52 @@ class InBatches(HiddenDependence):
         return states - states.mean(dim=0) if self.training else states
 
 
-@pytest.mark.parametrize("kind, reason", [(HiddenDependence, "scores of all items"), (InBatches, "loss or gradients")])
+class AcrossRows(HiddenDependence):
+    """A model whose states depend on how many histories are scored with them."""
+
+    def forward(self, item_seq):
+        return self.item_embedding(item_seq).sum(dim=1) / len(item_seq)
+
+    def predict(self, interaction):
+        return (self.forward(interaction[self.ITEM_SEQ]) * self.item_embedding(interaction[self.ITEM_ID])).sum(dim=1)
+
+    def full_sort_predict(self, interaction):
+        return self.item_embedding(interaction[self.ITEM_SEQ]).sum(dim=1) @ self.item_embedding.weight.T
+
+
+class TwoLayers(HiddenDependence):
+    """A recurrence with a dropout of its own between its layers, and a table of all items among its arguments."""
+
+    def __init__(self, config, dataset):
+        super().__init__(config, dataset)
+        self.gru = nn.GRU(4, 4, num_layers=2, dropout=0.5, batch_first=True)
+
+    def forward(self, item_seq, table, item_seq_len):
+        states, _ = self.gru(table[item_seq])
+        return self.gather_indexes(states, item_seq_len - 1)
+
+    def full_sort_predict(self, interaction):
+        table = self.item_embedding.weight
+        return self.forward(interaction[self.ITEM_SEQ], table, interaction[self.ITEM_SEQ_LEN]) @ table.T
+
+
+@pytest.mark.parametrize("n_items", [7, 16, 30])
+def test_a_table_as_long_as_the_batch_is_not_cut(case, n_items):
+    """There are as many items as one of the check's batches has rows (16), or as a later batch has."""
+    made = case("SASRec")
+    model = TwoLayers(made.config, made.train_data._dataset)
+    model.n_items, model.item_embedding = n_items, nn.Embedding(n_items, 4, padding_idx=0)
+    item_seq_len = torch.arange(n_items) % LENGTH + 1
+    item_seq = torch.randint(1, n_items, (n_items, LENGTH)) * (torch.arange(LENGTH) < item_seq_len.unsqueeze(1))
+    batch = Interaction({"item_id_list": item_seq, "item_length": item_seq_len})
+    expected = model.eval().full_sort_predict(batch)
+    torch.testing.assert_close(accelerate(model, Costs(0.0, 0.0)).full_sort_predict(batch), expected)
+
+
+@pytest.mark.parametrize(
+    "kind, reason",
+    [(HiddenDependence, "scores of all items"), (InBatches, "loss or gradients"), (AcrossRows, "scores change")],
+)
 def test_what_training_would_bring_out_is_found(case, kind, reason):
     made = case("SASRec")
     model = kind(made.config, made.train_data._dataset)

@@ -225,6 +225,17 @@ def test_can_be_copied(name):
     assert torch.equal(copy.deepcopy(model).full_sort_predict(rows), model.full_sort_predict(rows))
 
 
+def test_a_default_device_of_the_users_changes_nothing(name):
+    """`torch.set_default_device`: what the operations need beside their inputs is where these are."""
+    model, rows = build(name, **without_chance(name)), batch()
+    expected = model.calculate_loss(rows).detach(), model.eval().full_sort_predict(rows).detach()
+    with torch.device("meta"):
+        scores = model.full_sort_predict(rows)
+        loss = model.train().calculate_loss(rows)
+        loss.backward()
+    assert torch.equal(loss, expected[0]) and torch.equal(scores, expected[1])
+
+
 def test_deterministic_under_a_seed(name):
     def train():
         model, rows = build(name, seed=3), batch()

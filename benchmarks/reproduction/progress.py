@@ -42,10 +42,14 @@ def latest(folder: Path) -> Optional[Path]:
 def records(folder: Path) -> Optional[dict[str, Any]]:
     """What the epochs so far came to, for whoever looks on; None before the first."""
     epoch = latest(folder)
-    try:
-        return None if epoch is None else json.loads((epoch / "records.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:  # replaced by the next one meanwhile
-        return records(folder)
+    while epoch is not None:
+        try:
+            return json.loads((epoch / "records.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            before, epoch = epoch, latest(folder)
+            if epoch == before:  # not replaced by the next one meanwhile
+                raise UserError(f"{epoch} has no records.json: remove it, and the cell begins anew.") from None
+    return None
 
 
 def check_validation(config) -> None:

@@ -30,6 +30,9 @@ def catalogue_cross_entropy_reference(state: Tensor, weight: Tensor, bias: Optio
 
     Returns:
         A scalar.
+
+    Raises:
+        IndexError: on a CPU, a target is none of the V items. A GPU's assertion fails instead.
     """
     return F.cross_entropy(F.linear(state, weight, bias), target)
 
@@ -44,6 +47,8 @@ def catalogue_cross_entropy(state: Tensor, weight: Tensor, bias: Optional[Tensor
     plain = state.device.type != "cpu" or is_autocast("cpu")
     if is_traced() or (plain and len(state) * len(weight) <= MOST_WHOLE):
         return catalogue_cross_entropy_reference(state, weight, bias, target)
+    if target.device.type == "cpu" and target.numel() and int(target.min()) < 0:
+        raise IndexError(f"Target {int(target.min())} is out of bounds: there are {len(weight)} items.")
     state = at_least_float32(state)
     weight, bias = weight.to(state.dtype), None if bias is None else bias.to(state.dtype)
     needed = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (state, weight, bias))

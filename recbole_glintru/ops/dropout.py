@@ -20,7 +20,7 @@ EXACT = (torch.float32, torch.float64)  # these have every value of 16 bits
 def dropout(x: Tensor, p: float, training: bool) -> Tensor:
     """`torch.nn.functional.dropout`, of which small and traced tensors and what `resolves` excludes are left to it."""
     if training and x.numel() >= FEWEST and resolves(x, p) and not is_traced():
-        return _Keep.apply(x, draw(x.shape), p)
+        return _Keep.apply(x, draw(x.shape, x.device), p)
     return F.dropout(x, p, training)
 
 
@@ -29,10 +29,10 @@ def resolves(x: Tensor, p: float) -> bool:
     return x.device.type == "cpu" and x.dtype in EXACT and MARGIN <= _kept(p) <= STEPS - MARGIN
 
 
-def draw(shape: torch.Size) -> Tensor:
+def draw(shape: torch.Size, device: torch.device) -> Tensor:
     """`[*shape] int16`, every value equally likely."""
     count = shape.numel()
-    draws = torch.empty((count + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+    draws = torch.empty((count + 3) // 4, dtype=torch.int64, device=device).random_(-(2**63), None)
     return draws.view(torch.int16)[:count].view(shape)
 
 

@@ -45,8 +45,7 @@ def grouped_attention(
         ranks: `[N] int64`, which history a position belongs to; steps: `[N] int64`, its position in that history.
     """
     groups = plan(lengths.numpy(), COSTS)[::-1]
-    longest = torch.tensor([length for length, _ in groups])
-    rows = torch.tensor([count for _, count in groups])
+    longest, rows = lengths.new_tensor(groups).T
     widths = torch.repeat_interleave(longest, rows)  # [B], of each history's group
     starts = widths.cumsum(0) - widths
     places = starts[ranks] + steps

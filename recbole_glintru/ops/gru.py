@@ -144,7 +144,7 @@ def _dense(grad_states, counts):
 def _sparse(grad_states, places, counts):
     """The same of gradients that arrive at `places` alone."""
     places, order = torch.sort(places)
-    starts = torch.tensor([0, *counts]).cumsum(0)
+    starts = torch.tensor([0, *counts], device=places.device).cumsum(0)
     arrivals = torch.searchsorted(places, starts).diff().tolist()
     rows = places - starts[torch.searchsorted(starts, places, right=True) - 1]  # within their steps
     of_steps = list(zip(rows.split(arrivals), grad_states[order].split(arrivals)))

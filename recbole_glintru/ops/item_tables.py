@@ -96,5 +96,5 @@ def convolve_items(layout: Packed, items: Tensor, table: Tensor, k: int) -> Tens
     """
     nothing = len(table) - 1
     items = torch.cat([items, items.new_tensor([nothing])])[layout.neighbours(k)]  # [N, k]
-    rows = items + torch.arange(k) * (nothing // k)
+    rows = items + torch.arange(k, device=items.device) * (nothing // k)
     return F.embedding_bag(rows.clamp(max=nothing), table, mode="sum")

@@ -130,7 +130,7 @@ class Packed:
     def __init__(self, lengths: Tensor, length: int):
         self.lengths, self.order = torch.sort(lengths, descending=True, stable=True)
         self.length = length
-        running = torch.arange(length).unsqueeze(1) < self.lengths  # [L, B]
+        running = torch.arange(length, device=lengths.device).unsqueeze(1) < self.lengths  # [L, B]
         self.steps, self.ranks = running.nonzero(as_tuple=True)
         counts = running.sum(dim=1)
         self.counts = counts[counts > 0].tolist()
@@ -163,7 +163,7 @@ class Packed:
 
     def places(self, positions: Tensor) -> Tensor:
         """Where positions of each history are: `[B, T] int64` -> `[B, T]`, 0 where the history has no such position."""
-        ranks = torch.arange(len(positions)).unsqueeze(1)
+        ranks = torch.arange(len(positions), device=positions.device).unsqueeze(1)
         places = self.starts[positions.clamp(0, self.length - 1)] + ranks
         return torch.where(self.contains(positions), places, 0)
 
@@ -174,7 +174,7 @@ class Packed:
 
     def neighbours(self, k: int) -> Tensor:
         """Where the k positions around each position are: `[N, k]`, N for those that the history does not have."""
-        steps = self.steps.unsqueeze(1) + torch.arange(k) - k // 2
+        steps = self.steps.unsqueeze(1) + torch.arange(k, device=self.steps.device) - k // 2
         inside = (steps >= 0) & (steps < self.lengths[self.ranks].unsqueeze(1))
         places = self.starts[steps.clamp(0, self.length - 1)] + self.ranks.unsqueeze(1)
         return torch.where(inside, places, len(self.ranks))

@@ -119,7 +119,9 @@ def _failure() -> Optional[str]:
         import numba  # noqa: F401
     except Exception as error:
         return f"Numba is not installed here, or does not load ({error})."
-    logging.getLogger("numba").setLevel(logging.WARNING)  # RecBole's `state: DEBUG` is everybody's: 30,000 lines
+    compiler = logging.getLogger("numba")
+    if compiler.level == logging.NOTSET:  # RecBole's `state: DEBUG` is the root logger's: 30,000 lines of Numba's
+        compiler.setLevel(logging.WARNING)
     try:
         difference = self_check.undisturbed(_differs, torch.device("cpu"))
     except Exception as error:

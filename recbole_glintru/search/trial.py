@@ -104,8 +104,11 @@ def run_trial(
         reports = {}
         if report is not None and "callback_fn" in inspect.signature(trainer.fit).parameters:
             reports["callback_fn"] = _best_so_far(report, config)
-        score, valid_result = trainer.fit(train_data, valid_data, verbose=False, **reports)
-        test_result = trainer.evaluate(test_data)
+        try:
+            score, valid_result = trainer.fit(train_data, valid_data, verbose=False, **reports)
+            test_result = trainer.evaluate(test_data)
+        finally:
+            trainer.tensorboard.close()  # RecBole leaves its thread running
     return {
         "model": config["model"],
         "best_valid_score": float(score),

@@ -1,9 +1,12 @@
 """Table 3 of the reproduction, from the results of the efficiency benchmark."""
 
 import json
+import runpy
 
 import pytest
-from reproduce_cells import make_place  # noqa: F401  it makes the benchmarks importable
+from reproduce_cells import BENCHMARKS  # it makes the benchmarks importable
+
+from recbole_glintru import allocator
 
 import efficiency  # isort: skip
 from reproduction import command, efficiency_table
@@ -47,6 +50,17 @@ def test_the_command_measures_and_then_reports(measured, monkeypatch, capsys):
     assert "made data" in capsys.readouterr().out
     assert command.main(["table3", "--report", *words]) == 0 and len(seen) == 1
     assert "made data" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words, kept", [(["table3", "--help"], False), (["table2", "--help"], True)])
+def test_memory_is_measured_as_the_table_says(words, kept, monkeypatch):
+    """Freed memory is kept where the models are trained; table 3 keeps it on request, and then its title says so."""
+    calls = []
+    monkeypatch.setattr(allocator, "keep_freed_memory", lambda: calls.append("kept"))
+    monkeypatch.setattr("sys.argv", ["reproduce.py", *words])
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(BENCHMARKS / "reproduce.py"), run_name="__main__")
+    assert bool(calls) is kept
 
 
 def test_what_ends_the_benchmark_ends_the_command(measured, monkeypatch, capsys):

@@ -105,6 +105,14 @@ def test_a_cell_goes_on_as_if_nothing_had_happened(workplace, place):
         np.testing.assert_array_equal(ranks, whole.ranks[reading])
 
 
+def test_an_epoch_without_records_is_named(tmp_path):
+    assert progress.records(tmp_path) is None
+    for epoch in (3, 12):
+        (tmp_path / f"epoch-{epoch}").mkdir()
+    with pytest.raises(UserError, match="epoch-12 has no records.json"):
+        progress.records(tmp_path)
+
+
 def test_a_result_says_all_about_its_cell(workplace, place):
     one = few(epochs=1)
     running.run(one, place.store, place.scratch, place.data_path)

@@ -38,6 +38,17 @@ def test_equals_reference(monkeypatch, rows, items, d, bias, piece, dtype, toler
         torch.testing.assert_close(ours, plain, rtol=tolerance, atol=tolerance, msg=lambda m, name=name: f"{name}: {m}")
 
 
+@pytest.mark.parametrize("piece", [1, 1300], ids=["item by item", "rows"])
+@pytest.mark.parametrize("wrong", [-1, 20])
+def test_a_target_that_is_no_item_is_refused(monkeypatch, piece, wrong):
+    """However the scores are cut: a negative index would count from the last item."""
+    cut(monkeypatch, piece)
+    tensors, target = problem(67, 20, 4, False)
+    target[3] = wrong
+    with pytest.raises((IndexError, RuntimeError), match=f"{wrong}.*out of (bounds|range)|out of bounds"):
+        catalogue_cross_entropy(*tensors, target)
+
+
 @pytest.mark.parametrize("piece", [1, 50, 300], ids=["item by item", "items", "more items"])
 @pytest.mark.parametrize("bias", [False, True], ids=["no-bias", "bias"])
 def test_nothing_is_added_twice_to_one_place_on_a_gpu(monkeypatch, bias, piece):

@@ -148,6 +148,16 @@ def test_measured_costs_are_costs():
     assert all(math.isfinite(cost) and cost >= 0 for cost in costs)
 
 
+def test_costs_are_found_in_the_times(monkeypatch):
+    """Times of 70 + 30 T + 10 n T are 7 and 3 times the cost of a row-step; a negative cost counts as none."""
+    for fixed, expected in ((70.0, 7.0), (-5.0, 0.0)):
+        monkeypatch.setattr(
+            lengths, "_median_time", lambda layer, x, fixed=fixed: fixed + 30 * x.shape[1] + 10 * x[..., 0].numel()
+        )
+        costs = lengths.measured_costs.__wrapped__("cpu")
+        assert tuple(costs) == pytest.approx((expected, 3.0), abs=1e-6)
+
+
 # ------------------------------------------------------------------------------------------------------- the setting
 
 

@@ -1,6 +1,7 @@
 """One trial: how its settings are merged, what it checks before it trains, what it reports."""
 
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,13 @@ def test_reports_are_the_best_so_far(bigger, expected):
     for epoch, score in enumerate([0.2, 0.5, 0.1, 0.9]):
         callback(epoch, score)
     assert seen == list(zip([1, 2, 3], expected))
+
+
+def test_a_trial_leaves_no_thread(workplace, tiny):
+    """RecBole's TensorBoard writer has one, which ends with the file."""
+    before = threading.active_count()
+    run_trial(fixed_by(tiny), {})
+    assert threading.active_count() == before
 
 
 @pytest.mark.parametrize("checked", [True, False])
