@@ -104,7 +104,7 @@ class Accelerated:
     def forward(self, *arguments, **keywords):
         """The model's own `forward`, of fewer rows and fewer columns."""
         batch = _Batch(arguments, keywords, self._acceleration.shared)
-        if batch.item_seq is None:
+        if batch.item_seq is None or len(batch.item_seq) == 0:
             return super().forward(*arguments, **keywords)
         if self._acceleration.per_position is None:
             self._acceleration.per_position = _is_per_position(super().forward, batch)

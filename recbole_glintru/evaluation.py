@@ -109,6 +109,8 @@ def replaces(trainer, loader) -> bool:
     collector, in_one_process = trainer.eval_collector, config["single_spec"] and loader.num_workers == 0
     return (
         type(trainer)._neg_sample_batch_eval is Trainer._neg_sample_batch_eval
+        and "_neg_sample_batch_eval" not in vars(trainer)
+        and "predict" not in vars(model)
         and in_one_process  # workers draw negatives from random generators of their own
         and config["eval_type"] == EvaluatorType.RANKING
         and type(collector) is Collector

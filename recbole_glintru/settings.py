@@ -6,7 +6,10 @@
 import traceback
 from collections.abc import Iterable
 from math import inf
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Optional, Union
+
+import numpy as np
 
 if TYPE_CHECKING:  # the command line reads settings before it needs PyTorch
     from recbole_glintru.ops.lengths import Costs
@@ -15,23 +18,23 @@ if TYPE_CHECKING:  # the command line reads settings before it needs PyTorch
 def integer(config, key: str, least: int = 1, most: Optional[int] = None) -> int:
     """A whole number from `least` to `most`."""
     value = config[key]
-    if isinstance(value, bool) or not isinstance(value, int) or value < least or (most is not None and value > most):
+    if not _is(Integral, value) or value < least or (most is not None and value > most):
         raise _wrong(key, value, f"a whole number from {least}{'' if most is None else f' to {most}'}")
-    return value
+    return int(value)
 
 
 def odd(config, key: str) -> int:
     """A positive odd number, as a centred convolution needs."""
     value = config[key]
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1 or value % 2 == 0:
+    if not _is(Integral, value) or value < 1 or value % 2 == 0:
         raise _wrong(key, value, "a positive odd number (the convolution is centred on its position)")
-    return value
+    return int(value)
 
 
 def number(config, key: str, least: float = 0.0) -> float:
     """A finite number of at least `least`."""
     value = config[key]
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value < inf:
+    if not _is(Real, value) or not least <= value < inf:
         raise _wrong(key, value, f"a number of at least {least}, and finite")
     return float(value)
 
@@ -39,7 +42,7 @@ def number(config, key: str, least: float = 0.0) -> float:
 def probability(config, key: str) -> float:
     """A dropout probability: at least 0 and below 1."""
     value = config[key]
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
+    if not _is(Real, value) or not 0 <= value < 1:
         raise _wrong(key, value, "a probability, at least 0 and below 1")
     return float(value)
 
@@ -47,9 +50,9 @@ def probability(config, key: str) -> float:
 def switch(config, key: str) -> bool:
     """True or False."""
     value = config[key]
-    if not isinstance(value, bool):
+    if not isinstance(value, (bool, np.bool_)):
         raise _wrong(key, value, "True or False")
-    return value
+    return bool(value)
 
 
 def choice(config, key: str, options: Iterable[str]) -> str:
@@ -80,9 +83,7 @@ def length_groups(config) -> "Union[bool, str, Costs]":
     if value is None or isinstance(value, bool) or value == "measured":
         return True if value is None else value
     numbers = list(value) if isinstance(value, (list, tuple)) else []
-    if len(numbers) != 2 or not all(
-        isinstance(number, (int, float)) and not isinstance(number, bool) and 0 <= number < inf for number in numbers
-    ):
+    if len(numbers) != 2 or not all(_is(Real, number) and 0 <= number < inf for number in numbers):
         raise _wrong("length_groups", value, "True, False, measured, or two costs [group, step] of at least 0")
     from recbole_glintru.ops.lengths import Costs
 
@@ -105,6 +106,11 @@ def raised_by_a_setting(error: ValueError) -> bool:
     made = [frame.f_locals.get("self") for frame in frames if frame.f_code.co_name == "__init__"]
     packages = {type(thing).__module__.partition(".")[0] for thing in made if isinstance(thing, AbstractRecommender)}
     return not packages.isdisjoint(("recbole", "recbole_glintru"))
+
+
+def _is(kind: type, value: Any) -> bool:
+    """Whether it is a number of that kind, Python's or NumPy's, and no truth value."""
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def _wrong(key: str, value: Any, allowed: str) -> ValueError:

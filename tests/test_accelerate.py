@@ -188,6 +188,13 @@ def test_each_history_is_encoded_once(case, name):
         assert max(width for _, width in shapes) <= int(made.scoring["item_length"].max())
 
 
+def test_a_batch_of_no_histories_has_no_scores(case):
+    made = case("SASRec")
+    model = accelerate(made.model).eval()
+    assert model.full_sort_predict(made.ranking[:0]).shape == (0, model.n_items)
+    assert model.predict(made.scoring[:0]).shape == (0,)
+
+
 def test_training_computes_little_padding(case):
     made = case("SASRec")
     shapes = rows_and_widths(accelerate(made.model, Costs(0.0, 0.0)))

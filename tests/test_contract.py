@@ -236,6 +236,14 @@ def test_a_default_device_of_the_users_changes_nothing(name):
     assert torch.equal(loss, expected[0]) and torch.equal(scores, expected[1])
 
 
+def test_a_batch_of_no_histories_has_no_scores(name):
+    """As of RecBole's models: `full_sort_topk` asks for users who have nothing to predict."""
+    model, empty = build(name).eval(), batch()[:0]
+    assert model.full_sort_predict(empty).shape == (0, N_ITEMS) and model.predict(empty).shape == (0,)
+    assert model(*model.history(empty)).shape == (0, *model(*model.history(batch())).shape[1:])
+    assert model.train().calculate_loss(empty).isnan()
+
+
 def test_deterministic_under_a_seed(name):
     def train():
         model, rows = build(name, seed=3), batch()

@@ -234,6 +234,16 @@ def test_anything_unusual_is_left_to_recbole(made, changes):
     assert evaluation.candidate_loader(trainer, data) is data
 
 
+def test_methods_of_the_users_own_are_left_to_recbole(made):
+    for name in ("_neg_sample_batch_eval", "predict"):
+        trainer, data = made()
+        assert evaluation.replaces(trainer, data)
+        owner = trainer if hasattr(trainer, name) else trainer.model
+        setattr(owner, name, getattr(owner, name))
+        assert not evaluation.replaces(trainer, data)
+        delattr(owner, name)
+
+
 def test_a_wrong_setting_is_named(made):
     trainer, data = made(compact_evaluation="sometimes")
     with pytest.raises(ValueError, match="compact_evaluation='sometimes': must be True or False"):

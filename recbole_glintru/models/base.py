@@ -99,6 +99,9 @@ class NextItemRecommender(SequentialRecommender):
         Returns:
             `[B, d]`.
         """
+        if len(item_seq) == 0:  # of users who have nothing to predict; RecBole's models take them too
+            one = (column.new_ones(1, *column.shape[1:]) for column in (item_seq, item_seq_len, *context))
+            return self(*one)[:0]
         if not self.length_invariant:
             return self.encode(item_seq, item_seq_len, *context)
         if self.packs_histories:

@@ -114,8 +114,15 @@ class GLINTRU(NextItemRecommender):
             self._item_tables.forget()
             return None
         usable = self.item_tables and len(self.blocks) == 1 and isinstance(layout, Packed) and not is_autocast("cpu")
+        if not usable or not _is_plain(self.item_embedding):
+            return None
         embedding, (block, *_) = self.item_embedding.weight, self.blocks
-        if not usable or block.item_tables_bytes(embedding) > LARGEST:
+        if block.item_tables_bytes(embedding) > LARGEST:
             return None
         weights = [embedding, *(weight for layer in block.input_layers() for weight in layer.parameters())]
         return self._item_tables.find(weights, self.n_items, len(items), lambda: block.item_tables(embedding))
+
+
+def _is_plain(embedding: nn.Module) -> bool:
+    """Whether its weight is all that it computes with: nobody's subclass, no hooks."""
+    return type(embedding) is nn.Embedding and not embedding._forward_hooks and not embedding._forward_pre_hooks

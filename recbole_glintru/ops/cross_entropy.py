@@ -45,7 +45,7 @@ def catalogue_cross_entropy(state: Tensor, weight: Tensor, bias: Optional[Tensor
     on, the sum of their shares is more than float16 can hold.
     """
     plain = state.device.type != "cpu" or is_autocast("cpu")
-    if is_traced() or (plain and len(state) * len(weight) <= MOST_WHOLE):
+    if is_traced() or len(state) == 0 or (plain and len(state) * len(weight) <= MOST_WHOLE):
         return catalogue_cross_entropy_reference(state, weight, bias, target)
     if target.device.type == "cpu" and target.numel() and int(target.min()) < 0:
         raise IndexError(f"Target {int(target.min())} is out of bounds: there are {len(weight)} items.")

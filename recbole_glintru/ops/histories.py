@@ -36,7 +36,7 @@ def distinct_rows(columns: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     Rows are compared by a 64-bit hash, and the outcome is checked against the rows themselves: a collision, should
     one ever happen, costs time and no correctness.
     """
-    rows = torch.cat([column.reshape(len(column), -1) for column in columns], dim=1)
+    rows = torch.cat([column.unsqueeze(-1).flatten(1) for column in columns], dim=1)
     generator = torch.Generator().manual_seed(0)
     factors = torch.randint(-(2**62), 2**62, (rows.shape[1],), generator=generator, dtype=torch.int64)
     keys = (rows * factors.to(rows.device)).sum(dim=1)  # wraps around, as a hash may

@@ -4,6 +4,7 @@ import copy
 import pickle
 import warnings
 
+import numpy as np
 import pytest
 import reference_glintru
 import torch
@@ -208,6 +209,16 @@ def test_wrong_settings_are_named(key, value, allowed):
     assert f"{key}={value!r}" in str(error.value) and allowed in str(error.value)
 
 
+def test_numpys_numbers_are_numbers():
+    """Of `for size in np.arange(...)`, of a row of a data frame."""
+    values = {"hidden_size": np.int64(32), "kernel_size": np.int32(5), "mlp_dropout_prob": np.float32(0.25)}
+    values["use_gated_mlp"] = np.True_
+    model = make_model("GLINTRU", **values)
+    assert type(model.hidden_size) is int and model(*make_histories(LENGTHS)).shape == (len(LENGTHS), 32)
+    with pytest.raises(ValueError, match="hidden_size="):
+        make_model("GLINTRU", hidden_size=np.True_)
+
+
 def test_a_block_needs_an_expert():
     with pytest.raises(ValueError, match="use_gru=False and use_linear_attention=False"):
         make_model("GLINTRU", use_gru=False, use_linear_attention=False)
@@ -290,6 +301,41 @@ def test_item_tables_follow_each_weight(name):
         after = model(*histories)
     assert tables_of(model) and not torch.allclose(before, after, rtol=0, atol=1e-9)
     torch.testing.assert_close(after, model(*histories).detach(), rtol=0, atol=1e-11)
+
+
+class Scaled(torch.nn.Embedding):
+    def forward(self, items):
+        return 3 * super().forward(items)
+
+
+class Projected(torch.nn.Module):
+    """Item vectors of another size, and a layer."""
+
+    def __init__(self, table):
+        super().__init__()
+        self.vectors, self.layer = table, torch.nn.Linear(table.embedding_dim, table.embedding_dim)
+
+    def forward(self, items):
+        return self.layer(self.vectors(items))
+
+
+@pytest.mark.parametrize("change", ["class", "module", "hook", "hook before"])
+def test_an_embedding_that_does_more_has_no_item_tables(change):
+    """Scores in evaluation are those of training."""
+    model, histories = shaken(make_model("GLINTRU")), make_histories(LENGTHS)
+    table = model.item_embedding
+    if change == "class":
+        table.__class__ = Scaled
+    elif change == "module":
+        model.item_embedding = Projected(table)
+    elif change == "hook":
+        table.register_forward_hook(lambda module, inputs, output: 3 * output)
+    else:
+        table.register_forward_pre_hook(lambda module, inputs: (inputs[0].flip(0),))
+    model.eval()
+    expected = model(*histories).detach()
+    with torch.no_grad():
+        torch.testing.assert_close(model(*histories), expected)
 
 
 def test_item_tables_depend_on_no_other_weight():
