@@ -30,7 +30,7 @@ from measure.projection import projection
 from measure.steps import compiled, epoch, step, tail
 
 from recbole_glintru.launch.errors import UserError
-from recbole_glintru.ops import conv_kernels, gru_kernels, host_lengths, mamba_kernels, matrix_units, scan_kernels
+from recbole_glintru.ops import conv_kernels, gru_kernels, host_lengths, mamba_kernels, scan_kernels, tensor_cores
 from recbole_glintru.ops.compact import Compact
 from recbole_glintru.ops.layouts import Padded
 from recbole_glintru.ops.selective_scan import selective_scan_last
@@ -160,7 +160,7 @@ def convolution(options):
         for kind, dtype in TYPES.items():
             actions[f"PyTorch, {kind}"] = (_plain_convolution, dtype, {})
             actions[f"kernels, {kind}"] = (_fused_convolution, dtype, {})
-        with matrix_units.tf32_products(x):  # for both sides
+        with tensor_cores.tf32_products(x):  # for both sides
             rows = _measured(actions, options, (x, taps, biases), layout, operations)
         title = f"Convolution, {name} shape: {len(x)} positions of {len(lengths)} histories, {TAPS} taps, d={d}"
         yield title, _header("convolution", "PyTorch"), rows

@@ -112,7 +112,7 @@ def test_products_may_be_tf32_where_the_kernels_are(monkeypatch):
     seen = []
     monkeypatch.setattr(timing, "seconds", lambda *_: 1.0)
     monkeypatch.setattr(
-        timing.matrix_units, "tf32_products", lambda x: seen.append(x.dtype) or contextlib.nullcontext()
+        timing.tensor_cores, "tf32_products", lambda x: seen.append(x.dtype) or contextlib.nullcontext()
     )
     timing.product_rate(torch.device("cpu"), 4, dtype=torch.bfloat16)
     timing.product_rate(torch.device("cpu"), 4)

@@ -8,7 +8,7 @@ import torch
 
 from measure import report, timing
 from measure.card import TYPES, WIDTHS, true_lengths
-from recbole_glintru.ops import matrix_units
+from recbole_glintru.ops import tensor_cores
 from recbole_glintru.ops.compact import Compact
 
 HEADER = ["pass", "products, ms", "written and read, ms", "kernel, ms", "joining saves at most"]
@@ -20,7 +20,7 @@ def projection(options):
         lengths, longest, d = true_lengths(name, options)
         layout, rows = Compact(lengths, longest), []
         for kind, dtype in TYPES.items():
-            with matrix_units.tf32_products(torch.empty(0, device=options.device)):
+            with tensor_cores.tf32_products(torch.empty(0, device=options.device)):
                 for direction, *actions in _passes(layout, d, dtype, options.device):
                     products, copy, kernel = (
                         timing.device_and_clock(action, options.device).device for action in actions

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from recbole_glintru.ops import gru_kernels, matrix_units
+from recbole_glintru.ops import gru_kernels, tensor_cores
 from recbole_glintru.ops.compact import Compact
 from recbole_glintru.ops.gru import gru_reference, packed_gru, packed_gru_at
 from recbole_glintru.ops.layouts import Layout, Packed
@@ -39,7 +39,7 @@ class GRU(nn.Module):
     def forward(self, x: Tensor, layout: Layout) -> Tensor:
         """The states of the last layer: x `[*P, d]` -> `[*P, d]`; what stands in the padding means nothing."""
         if not is_traced():
-            dtype = matrix_units.product_type(x)
+            dtype = tensor_cores.product_type(x)
             if gru_kernels.are_usable(x.device, dtype, self.weight_hh_l0.shape[1], self.bias):
                 for weights in self.all_weights:
                     x = gru_kernels.gru(x, layout, *weights, dtype)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recbole_glintru.ops import conv_kernels, host_lengths, matrix_units
+from recbole_glintru.ops import conv_kernels, host_lengths, tensor_cores
 from recbole_glintru.ops.grouped_attention import linear_attention, single_query_attention
 from recbole_glintru.ops.linear_maps import linear_map
 
@@ -69,7 +69,7 @@ class Compact:
         return linear_map(x, look_up, put)
 
     def convolve(self, x: Tensor, taps: Tensor, biases: Tensor) -> Tensor:
-        dtype = matrix_units.product_type(x)
+        dtype = tensor_cores.product_type(x)
         if conv_kernels.are_usable(x.device, dtype, taps.shape):
             return conv_kernels.convolution(x, taps, biases, self, dtype)
         return self.convolve_plainly(x, taps, biases)

@@ -11,7 +11,7 @@ from typing import Optional
 import torch
 from torch import Tensor
 
-from recbole_glintru.ops import matrix_units, self_check
+from recbole_glintru.ops import self_check, tensor_cores
 
 WIDTHS = (32, 256)  # of input and output
 # Of the largest element. TF32 and float16 round factors to 2^-11, bfloat16 to 2^-8, and what is stored likewise; a tap
@@ -21,7 +21,7 @@ TOLERANCES = {torch.float32: 5e-3, torch.float16: 5e-3, torch.bfloat16: 4e-2}
 
 def are_usable(device: torch.device, dtype: torch.dtype, taps: torch.Size) -> bool:
     """Whether the kernels can take taps `[k, out, in]` and are right; on a GPU a warning says why not."""
-    return device.type == "cuda" and _objection(device, dtype, taps, matrix_units.allows_tf32("conv")) is None
+    return device.type == "cuda" and _objection(device, dtype, taps, tensor_cores.allows_tf32("conv")) is None
 
 
 def convolution(x: Tensor, taps: Tensor, biases: Tensor, layout, dtype: torch.dtype) -> Tensor:
@@ -34,11 +34,11 @@ def convolution(x: Tensor, taps: Tensor, biases: Tensor, layout, dtype: torch.dt
 @functools.cache
 def _objection(device: torch.device, dtype: torch.dtype, taps: torch.Size, allows_tf32: bool) -> Optional[str]:
     """What speaks against the kernels, or None; found out, and said, once a process."""
-    objection = matrix_units.limits(device, dtype, allows_tf32)
+    objection = tensor_cores.limits(device, dtype, allows_tf32)
     if objection is None and not all(WIDTHS[0] <= width <= WIDTHS[1] for width in taps[1:]):
         objection = f"they are for widths from {WIDTHS[0]} to {WIDTHS[1]}, not {tuple(taps[1:])}."
     if objection is None:
-        objection = matrix_units.failure(lambda: _differs(device, dtype, taps), device)
+        objection = tensor_cores.failure(lambda: _differs(device, dtype, taps), device)
     if objection is not None:
         warnings.warn(f"The convolution runs in PyTorch and not in the package's kernels: {objection}", stacklevel=4)
     return objection

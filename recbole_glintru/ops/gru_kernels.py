@@ -12,7 +12,7 @@ from typing import Optional
 import torch
 from torch import Tensor
 
-from recbole_glintru.ops import matrix_units, self_check
+from recbole_glintru.ops import self_check, tensor_cores
 from recbole_glintru.ops.compact import Compact
 from recbole_glintru.ops.gru import gru_reference
 from recbole_glintru.ops.layouts import Layout, Padded
@@ -27,7 +27,7 @@ def are_usable(device: torch.device, dtype: torch.dtype, hidden_size: int, bias:
     """Whether the kernels can take a GRU layer and agree with the reference; on a GPU a warning says why not."""
     if device.type != "cuda":
         return False
-    return _objection(device, dtype, hidden_size, bias, matrix_units.allows_tf32("rnn")) is None
+    return _objection(device, dtype, hidden_size, bias, tensor_cores.allows_tf32("rnn")) is None
 
 
 def gru(x: Tensor, layout: Layout, weight_ih: Tensor, weight_hh: Tensor, dtype: torch.dtype) -> Tensor:
@@ -42,9 +42,9 @@ def _objection(
     device: torch.device, dtype: torch.dtype, hidden_size: int, bias: bool, allows_tf32: bool
 ) -> Optional[str]:
     """What speaks against the kernels, or None; found out, and said, once a process."""
-    objection = matrix_units.limits(device, dtype, allows_tf32) or _limits(hidden_size, bias)
+    objection = tensor_cores.limits(device, dtype, allows_tf32) or _limits(hidden_size, bias)
     if objection is None:
-        objection = matrix_units.failure(lambda: _differs(device, dtype, hidden_size), device)
+        objection = tensor_cores.failure(lambda: _differs(device, dtype, hidden_size), device)
     if objection is not None:
         warnings.warn(f"The GRU runs in cuDNN and not in the package's kernels: {objection}", stacklevel=4)
     return objection

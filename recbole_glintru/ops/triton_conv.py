@@ -6,7 +6,7 @@ input is the same kernel with the taps turned around. Those of taps and biases a
 sums a share of them for one tap, and one reduction adds the shares. No program adds to what another one writes: the
 same input gives the same bits.
 
-Factors are of the type `dtype` (float32 ones are rounded to TF32 by the matrix units), sums are float32.
+Factors are of the type `dtype` (float32 ones are rounded to TF32 by the tensor cores), sums are float32.
 
 The product with the GRU's `weight_ih` that follows is left to cuBLAS. The selective gate and the backward pass need the
 convolution's result itself, so that one launch for both would save reading it once, a sixth of what the two move, and

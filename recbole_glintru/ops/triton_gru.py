@@ -7,7 +7,7 @@ histories are enough on the right. At d = 128 the weights take 96 KiB of shared 
 of the 227 KiB that a multiprocessor of an H100 gives one program; above, they are read from the L2 cache at each step.
 
 The state is float32 in registers, sums are float32, factors are of the type `dtype` (float32 ones are rounded to TF32
-by the matrix units). Only the states are stored. The backward pass computes the arguments of the gates again, for all
+by the tensor cores). Only the states are stored. The backward pass computes the arguments of the gates again, for all
 steps in three products, and replaces them by their gradients, of which the weights' gradients are two more products.
 No program adds to what another one writes: the same input gives the same bits.
 """
@@ -24,8 +24,8 @@ from torch.autograd.function import once_differentiable
 from recbole_glintru.ops.compact import Compact
 from recbole_glintru.ops.launching import on_device_of
 from recbole_glintru.ops.layouts import Padded
-from recbole_glintru.ops.matrix_units import tf32_products
 from recbole_glintru.ops.precision import float32_region
+from recbole_glintru.ops.tensor_cores import tf32_products
 from recbole_glintru.ops.triton_gru_kernels import gru_backward, gru_forward
 
 ROWS = 16  # histories a program: 2048 of them are 128 programs, an H100 has 132 multiprocessors

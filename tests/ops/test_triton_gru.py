@@ -3,7 +3,7 @@ import torch
 from triton_kernels import DEVICE, NEEDS_GPU, ON_GPU, ON_GPU_ALONE, assert_close, devices_of_launches
 
 from recbole_glintru.layers.gru import GRU
-from recbole_glintru.ops import gru_kernels, matrix_units
+from recbole_glintru.ops import gru_kernels, tensor_cores
 from recbole_glintru.ops.compact import Compact
 from recbole_glintru.ops.gru import gru_reference
 from recbole_glintru.ops.layouts import Padded
@@ -199,7 +199,7 @@ def test_layer_on_gpu(autocast):
     x, lengths = torch.randn(40, 30, 64, device=DEVICE), torch.randint(1, 31, (40,), device=DEVICE)
     layout = Padded(lengths, 30)
     with torch.autocast("cuda", dtype=autocast or torch.float16, enabled=autocast is not None):
-        assert gru_kernels.are_usable(DEVICE, matrix_units.product_type(x), 64, False)
+        assert gru_kernels.are_usable(DEVICE, tensor_cores.product_type(x), 64, False)
         actual = layout.pad(layer(x, layout).float())
     expected = gru_reference(x, lengths, layer.weight_ih_l0, layer.weight_hh_l0)
     assert_close("states", actual, expected, TOLERANCES[autocast or torch.float32])

@@ -1,4 +1,4 @@
-"""What the kernels that multiply on a GPU's matrix units have in common: types, limits, and what is said of them."""
+"""What the kernels that multiply on a GPU's tensor cores have in common: types, limits, and what is said of them."""
 
 import contextlib
 import threading
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from recbole_glintru.ops import self_check
 
-LEAST_CAPABILITY = (8, 0)  # of a GPU: the first with matrix units for bfloat16 and TF32
+LEAST_CAPABILITY = (8, 0)  # of a GPU: the first with tensor cores for bfloat16 and TF32
 TYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from recbole_glintru.ops import matrix_units
+from recbole_glintru.ops import tensor_cores
 
 X = SimpleNamespace(is_cuda=True, dtype=torch.float32)
 MIXED = "you have used mix of the legacy and new APIs"
@@ -48,11 +48,11 @@ def raising(*_):
 )
 def test_tf32_as_pytorch_has_it(monkeypatch, backend, expected):
     monkeypatch.setattr(torch.backends, "cudnn", backend)
-    assert tuple(matrix_units.allows_tf32(operation) for operation in ("rnn", "conv")) == expected
+    assert tuple(tensor_cores.allows_tf32(operation) for operation in ("rnn", "conv")) == expected
 
 
 def test_this_pytorch_allows_it_by_default(recwarn):
-    assert matrix_units.allows_tf32("rnn") and matrix_units.allows_tf32("conv") and not recwarn
+    assert tensor_cores.allows_tf32("rnn") and tensor_cores.allows_tf32("conv") and not recwarn
 
 
 @pytest.mark.parametrize("before", ["ieee", "none", "tf32"])
@@ -60,7 +60,7 @@ def test_products_with_the_new_switch(monkeypatch, before):
     """Its older name fails; what was set before is set again behind an error too."""
     monkeypatch.setattr(torch, "get_float32_matmul_precision", raising)
     monkeypatch.setattr(torch.backends.cuda, "matmul", SimpleNamespace(fp32_precision=before))
-    with pytest.raises(KeyError), matrix_units.tf32_products(X):
+    with pytest.raises(KeyError), tensor_cores.tf32_products(X):
         assert torch.backends.cuda.matmul.fp32_precision == "tf32"
         raise KeyError
     assert torch.backends.cuda.matmul.fp32_precision == before
@@ -71,14 +71,14 @@ def test_products_with_the_old_switch(monkeypatch):
     monkeypatch.setattr(torch.backends.cuda, "matmul", SimpleNamespace(allow_tf32=False))
     monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: switch.value)
     monkeypatch.setattr(torch, "set_float32_matmul_precision", functools.partial(setattr, switch, "value"))
-    with matrix_units.tf32_products(X):
+    with tensor_cores.tf32_products(X):
         assert switch.value == "high"
     assert switch.value == "highest"
 
 
 def test_products_in_this_pytorch(recwarn):
     before = torch.get_float32_matmul_precision()
-    with matrix_units.tf32_products(X):
+    with tensor_cores.tf32_products(X):
         pass
     assert torch.get_float32_matmul_precision() == before and not recwarn
 
@@ -86,7 +86,7 @@ def test_products_in_this_pytorch(recwarn):
 def test_two_threads_leave_the_switch_as_it_was(monkeypatch):
     """Whichever ends first; until both have, the products of both are TF32."""
     monkeypatch.setattr(torch.backends.cuda, "matmul", switch := SimpleNamespace(fp32_precision="ieee"))
-    first, second = matrix_units.tf32_products(X), matrix_units.tf32_products(X)
+    first, second = tensor_cores.tf32_products(X), tensor_cores.tf32_products(X)
     first.__enter__()
     second.__enter__()
     first.__exit__(None, None, None)
@@ -96,11 +96,11 @@ def test_two_threads_leave_the_switch_as_it_was(monkeypatch):
 
 
 def surrounded(differs):
-    """`matrix_units.failure`, where its first use might be."""
+    """`tensor_cores.failure`, where its first use might be."""
     torch.set_default_device("meta")
     try:
         with torch.inference_mode():
-            return matrix_units.failure(differs, torch.device("cpu"))
+            return tensor_cores.failure(differs, torch.device("cpu"))
     finally:
         torch.set_default_device(None)
 
@@ -121,12 +121,12 @@ def test_a_lack_of_memory_says_nothing_of_the_kernels():
         raise torch.cuda.OutOfMemoryError("none left")
 
     with pytest.raises(torch.cuda.OutOfMemoryError):
-        matrix_units.failure(differs, torch.device("cpu"))
+        tensor_cores.failure(differs, torch.device("cpu"))
 
 
 def test_products_of_other_tensors_are_left_alone(monkeypatch):
     monkeypatch.setattr(torch, "get_float32_matmul_precision", raising)
     monkeypatch.setattr(torch.backends.cuda, "matmul", None)
     for x in (torch.zeros(1), SimpleNamespace(is_cuda=True, dtype=torch.bfloat16)):
-        with matrix_units.tf32_products(x):
+        with tensor_cores.tf32_products(x):
             pass
