@@ -9,7 +9,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Optional, Union
 
 if TYPE_CHECKING:  # the command line reads settings before it needs PyTorch
-    from recbole_glintru.ops.lengths import Costs
+    from recbole_glintru.ops.histories.grouping import Costs
 
 
 def integer(config, key: str, least: int = 1, most: Optional[int] = None) -> int:
@@ -73,8 +73,8 @@ def length_groups(config) -> "Union[bool, str, Costs]":
 
     True (the default): as the usual costs of the device make it cheapest; False: never; "measured": as costs measured
     in this process make it cheapest, so that two runs under one seed may differ; `[group, step]`: as these costs do,
-    in row-steps (`recbole_glintru.ops.lengths`). No choice changes a result beyond rounding, and the random numbers
-    that a dropout draws.
+    in row-steps (`recbole_glintru.ops.histories.grouping`). No choice changes a result beyond rounding, and the random
+    numbers that a dropout draws.
     """
     value = config["length_groups"]
     if value is None or isinstance(value, bool) or value == "measured":
@@ -84,7 +84,7 @@ def length_groups(config) -> "Union[bool, str, Costs]":
         isinstance(number, (int, float)) and not isinstance(number, bool) and 0 <= number < inf for number in numbers
     ):
         raise _wrong("length_groups", value, "True, False, measured, or two costs [group, step] of at least 0")
-    from recbole_glintru.ops.lengths import Costs
+    from recbole_glintru.ops.histories.grouping import Costs
 
     return Costs(*map(float, numbers))
 

@@ -9,7 +9,7 @@ import torch
 from measure import report, timing
 from measure.card import TYPES, WIDTHS, true_lengths
 from recbole_glintru.ops import tensor_cores
-from recbole_glintru.ops.compact import Compact
+from recbole_glintru.ops.layouts.compact import Compact
 
 HEADER = ["pass", "products, ms", "written and read, ms", "kernel, ms", "joining saves at most"]
 
@@ -34,7 +34,7 @@ def projection(options):
 
 def _passes(layout, d, dtype, device):
     """Forward and backward: the products before the kernel, a copy of what they write, and the kernel."""
-    from recbole_glintru.ops import triton_gru
+    from recbole_glintru.ops.gru import triton_gru
 
     count, where = len(layout.ranks), triton_gru.places(layout)
     x, states, grad_states = (torch.randn(count, d, device=device).to(dtype) for _ in range(3))
