@@ -60,7 +60,7 @@ def gru_cases(capability: int):
     """(name, kernel, types, constants, options) of the GRU at every width, type and layout, as such a card runs it."""
     import torch
 
-    from recbole_glintru.ops import triton_gru
+    from recbole_glintru.ops.gru import triton_gru
 
     for d in (32, 48, 64, 128, 160, 256):
         for name, short in TYPES.items():
@@ -81,19 +81,19 @@ def conv_cases():
     """(name, kernel, types, constants, options) of the convolution at every width and type, taps turned around too."""
     import torch
 
-    from recbole_glintru.ops import triton_conv
+    from recbole_glintru.ops.convolution import triton_convolution
 
     for d in (32, 48, 64, 128, 160, 256):
         for k in (3, 11) if d == 128 else (3,):
             for name, short in TYPES.items():
                 integers = {"steps": "*i64", "ranks": "*i64", "lengths": "*i64", "count": "i32", "share": "i32"}
                 tensors = {**dict.fromkeys(("x", "taps", "y", "grad_y"), f"*{short}"), "biases": "*fp32"}
-                whole = triton_conv.summing_constants(d, d, k)
-                cases = [("tap_gradients", triton_conv.tap_gradients, whole, whole["ACROSS"])]
+                whole = triton_convolution.summing_constants(d, d, k)
+                cases = [("tap_gradients", triton_convolution.tap_gradients, whole, whole["ACROSS"])]
                 for turned in (False, True):
-                    constants = triton_conv.constants(d, d, k, getattr(torch, name), turned, bias=not turned)
+                    constants = triton_convolution.constants(d, d, k, getattr(torch, name), turned, bias=not turned)
                     case = "convolve, turned," if turned else "convolve"
-                    cases.append((case, triton_conv.convolve, constants, constants["COLUMNS"]))
+                    cases.append((case, triton_convolution.convolve, constants, constants["COLUMNS"]))
                 for case, kernel, constants, columns in cases:
                     types = {**tensors, "partial": "*fp32", **integers}
                     types = {argument: kind for argument, kind in types.items() if argument in kernel.arg_names}
@@ -102,13 +102,13 @@ def conv_cases():
                         kernel,
                         types,
                         constants,
-                        {"num_warps": triton_conv.warps(columns)},
+                        {"num_warps": triton_convolution.warps(columns)},
                     )
 
 
 def scan_cases():
     """(name, kernel, types, constants, options) of the selective scan in every type, whole and at one position."""
-    from recbole_glintru.ops import triton_scan
+    from recbole_glintru.ops.scan import triton_scan
 
     for channels, states in ((128, 16), (256, 32)):
         for name, short in TYPES.items():

@@ -23,9 +23,11 @@ from measure.options import cores, find_device, obey_interrupts, positive
 from measure.workload import Catalogue, empty_folder, find_settings, make_model
 
 from recbole_glintru.launch.errors import UserError
-from recbole_glintru.ops import conv_kernels, gru_kernels, scan_kernels
-from recbole_glintru.ops.compact import Compact
-from recbole_glintru.ops.layouts import Padded
+from recbole_glintru.ops.convolution import triton_guard as convolution_guard
+from recbole_glintru.ops.gru import triton_guard as gru_guard
+from recbole_glintru.ops.layouts.compact import Compact
+from recbole_glintru.ops.layouts.padded import Padded
+from recbole_glintru.ops.scan import triton_guard as scan_guard
 
 MODELS = ("GLINTRU", "Mamba4Rec", "RecMamba", "SIGMA")  # that have kernels of the package
 STATES, EXPAND, TAPS = 32, 2, 3  # of Mamba4Rec, of Mamba4Rec, of GLINT-RU's convolutions
@@ -39,14 +41,14 @@ def gru(device, d, dtype, layout):
     shape = (len(lengths), max(LENGTHS), d) if layout is Padded else (sum(LENGTHS), d)
     weights = _random(device, torch.float32, (3 * d, d), (3 * d, d))
     x = _random(device, torch.float32, shape)[0]
-    _both_ways(gru_kernels.gru(x, layout(lengths, max(LENGTHS)), *weights, dtype))
+    _both_ways(gru_guard.gru(x, layout(lengths, max(LENGTHS)), *weights, dtype))
 
 
 def convolution(device, d, dtype):
     """Forward and backward pass."""
     tensors = _random(device, torch.float32, (sum(LENGTHS), d), (TAPS, d, d), (TAPS, d))
     layout = Compact(torch.tensor(LENGTHS, device=device), max(LENGTHS))
-    _both_ways(conv_kernels.convolution(*tensors, layout, dtype))
+    _both_ways(convolution_guard.convolution(*tensors, layout, dtype))
 
 
 def scan(device, d, dtype, last_only):
@@ -61,8 +63,8 @@ def scan(device, d, dtype, last_only):
     )
     A, skip, bias = _random(device, torch.float32, (channels, STATES), (channels,), (channels,))
     lengths = torch.tensor(LENGTHS, device=device)
-    scan_kernels.are_usable(device, channels, STATES, dtype, last_only)  # as a model's first use
-    _both_ways(scan_kernels.scan(u, delta, -A.exp(), B, C, skip, z, bias, True, lengths, last_only))
+    scan_guard.are_usable(device, channels, STATES, dtype, last_only)  # as a model's first use
+    _both_ways(scan_guard.scan(u, delta, -A.exp(), B, C, skip, z, bias, True, lengths, last_only))
 
 
 def model(device, name, shape, precision):

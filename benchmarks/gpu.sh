@@ -72,7 +72,7 @@ import sys
 import torch
 
 if not torch.cuda.is_available():
-    sys.exit("no CUDA device: this script measures one; the kernels' tests run without, see tests/ops/test_triton_*.py")
+    sys.exit("no CUDA device: this script measures one; the kernels' tests run without, see test_triton_*.py in tests/ops")
 import numpy
 import recbole
 import triton
@@ -83,12 +83,13 @@ CHECK
 
 check_kernels() { # in as many processes as there are cores, for most of the time is compilation
     local flags=(-q -p no:cacheprovider -p recbole_glintru) shards i pids=() status=0
-    "$python" -m pytest "${flags[@]}" --collect-only tests/ops/test_triton_{gru,conv,scan}.py \
+    "$python" -m pytest "${flags[@]}" --collect-only tests/ops/gru/test_triton_gru.py \
+        tests/ops/convolution/test_triton_convolution.py tests/ops/scan/test_triton_scan.py \
         tests/ops/test_triton_training.py tests/ops/test_cross_entropy.py tests/ops/test_embedding_gradients.py \
-        tests/ops/test_host_lengths.py tests/test_device_data.py >"$work/collected" 2>&1 ||
+        tests/ops/histories/test_host_lengths.py tests/test_device_data.py >"$work/collected" 2>&1 ||
         { tail -n 30 "$work/collected"; return 1; }
     grep '::' "$work/collected" >"$work/tests"
-    for file in triton_gru triton_conv triton_scan; do
+    for file in triton_gru triton_convolution triton_scan; do
         grep -q "test_$file" "$work/tests" || { echo "no tests in test_$file.py: Triton is not usable" && return 1; }
     done
     shards=$(nproc)

@@ -30,10 +30,16 @@ from measure.projection import projection
 from measure.steps import compiled, epoch, step, tail
 
 from recbole_glintru.launch.errors import UserError
-from recbole_glintru.ops import conv_kernels, gru_kernels, host_lengths, mamba_kernels, matrix_units, scan_kernels
-from recbole_glintru.ops.compact import Compact
-from recbole_glintru.ops.layouts import Padded
-from recbole_glintru.ops.selective_scan import selective_scan_last
+from recbole_glintru.ops import tensor_cores
+from recbole_glintru.ops.convolution import triton_guard as convolution_guard
+from recbole_glintru.ops.convolution.reference import convolution_reference
+from recbole_glintru.ops.gru import triton_guard as gru_guard
+from recbole_glintru.ops.histories import host_lengths
+from recbole_glintru.ops.layouts.compact import Compact
+from recbole_glintru.ops.layouts.padded import Padded
+from recbole_glintru.ops.scan import mamba_guard
+from recbole_glintru.ops.scan import triton_guard as scan_guard
+from recbole_glintru.ops.scan.selective_scan import selective_scan_last
 
 TILES = ((16, 2), (16, 4), (16, 8), (32, 4), (32, 8), (64, 8))  # rows a program, warps
 STATES, EXPAND = 32, 2  # of Mamba4Rec
@@ -46,13 +52,13 @@ def agreement(options):
     rows = []
     if options.device.type == "cuda":
         for (_, d), (kind, dtype) in itertools.product(WIDTHS.values(), TYPES.items()):
-            usable = gru_kernels.are_usable(options.device, dtype, d, False)
+            usable = gru_guard.are_usable(options.device, dtype, d, False)
             rows.append([f"GRU, d={d}, {kind}", "yes" if usable else "no"])
-            usable = conv_kernels.are_usable(options.device, dtype, torch.Size([TAPS, d, d]))
+            usable = convolution_guard.are_usable(options.device, dtype, torch.Size([TAPS, d, d]))
             rows.append([f"convolution, d={d}, {kind}", "yes" if usable else "no"])
     scans = itertools.product(WIDTHS.values(), (torch.float32, torch.bfloat16), (False, True))
     for (_, d), dtype, last_only in scans if options.device.type == "cuda" else [((0, 16), torch.float32, False)]:
-        usable = scan_kernels.are_usable(options.device, EXPAND * d, STATES, dtype, last_only)
+        usable = scan_guard.are_usable(options.device, EXPAND * d, STATES, dtype, last_only)
         where = "last position" if last_only else "all positions"
         rows.append([f"selective scan, d={d}, {dtype}, {where}", "yes" if usable else "no"])
     yield "Agreement with the references", ["kernels", "agree"], rows
@@ -85,13 +91,13 @@ def _cudnn(x, weight_ih, weight_hh, layout, dtype):
 
 
 def _fused(x, weight_ih, weight_hh, layout, dtype):
-    return gru_kernels.gru(x, layout, weight_ih, weight_hh, dtype)
+    return gru_guard.gru(x, layout, weight_ih, weight_hh, dtype)
 
 
 @contextlib.contextmanager
 def _tile(rows=None, warps=None):
     """Other tiles than the kernels' own, inside the block."""
-    from recbole_glintru.ops import triton_gru
+    from recbole_glintru.ops.gru import triton_gru
 
     plain = triton_gru.launch
     choices = {} if rows is None else {"rows": rows, "warps": warps}
@@ -160,18 +166,18 @@ def convolution(options):
         for kind, dtype in TYPES.items():
             actions[f"PyTorch, {kind}"] = (_plain_convolution, dtype, {})
             actions[f"kernels, {kind}"] = (_fused_convolution, dtype, {})
-        with matrix_units.tf32_products(x):  # for both sides
+        with tensor_cores.tf32_products(x):  # for both sides
             rows = _measured(actions, options, (x, taps, biases), layout, operations)
         title = f"Convolution, {name} shape: {len(x)} positions of {len(lengths)} histories, {TAPS} taps, d={d}"
         yield title, _header("convolution", "PyTorch"), rows
 
 
 def _plain_convolution(x, taps, biases, layout, dtype):
-    return layout.convolve_plainly(*(tensor.to(dtype) for tensor in (x, taps, biases)))
+    return convolution_reference(*(tensor.to(dtype) for tensor in (x, taps, biases)), layout)
 
 
 def _fused_convolution(x, taps, biases, layout, dtype):
-    return conv_kernels.convolution(x, taps, biases, layout, dtype)
+    return convolution_guard.convolution(x, taps, biases, layout, dtype)
 
 
 def _header(kind, reference):
@@ -192,7 +198,7 @@ def scan(options):
         skip, bias = torch.ones(channels, device=options.device), torch.zeros(channels, device=options.device)
         actions = {}
         for backend in ("torch", "triton", "mamba_ssm"):
-            if backend == "mamba_ssm" and not mamba_kernels.scan_is_usable(options.device):
+            if backend == "mamba_ssm" and not mamba_guard.scan_is_usable(options.device):
                 continue
 
             def run(u, delta, A, B, C, z, skip, bias, lengths, _, backend=backend):

@@ -47,8 +47,8 @@ from measure.options import find_device, positive
 
 from recbole_glintru.allocator import keep_freed_memory
 from recbole_glintru.launch.errors import UserError
-from recbole_glintru.ops import mamba_kernels, numba_scan
-from recbole_glintru.ops.selective_scan import selective_scan
+from recbole_glintru.ops.scan import mamba_guard, numba_guard
+from recbole_glintru.ops.scan.selective_scan import selective_scan
 
 
 def sliced(u, delta, A, B, C, delta_softplus):
@@ -242,9 +242,9 @@ def parse(words: Sequence[str]) -> tuple[argparse.Namespace, torch.device]:
     try:
         device = find_device(arguments.device)
         if "mamba_ssm" in (arguments.candidates or ()):
-            mamba_kernels.require_scan(device)
+            mamba_guard.require_scan(device)
         if "numba" in (arguments.candidates or ()):
-            numba_scan.require(device, torch.float32)
+            numba_guard.require(device, torch.float32)
     except (UserError, RuntimeError) as error:
         parser.error(str(error))
     return arguments, device
@@ -255,8 +255,8 @@ def measure(arguments: argparse.Namespace, device: torch.device) -> Iterator[str
     on_gpu = device.type == "cuda"
     names = arguments.candidates
     if names is None:
-        names = ["torch", "reference", *(["mamba_ssm"] if on_gpu and mamba_kernels.scan_is_usable(device) else [])]
-        if numba_scan.is_usable(device, torch.float32):
+        names = ["torch", "reference", *(["mamba_ssm"] if on_gpu and mamba_guard.scan_is_usable(device) else [])]
+        if numba_guard.is_usable(device, torch.float32):
             names.insert(0, "numba")
     rows = arguments.rows or (2048 if on_gpu else 128)
     shape = (rows, arguments.length, 2 * arguments.hidden, arguments.states)

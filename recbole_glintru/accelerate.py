@@ -1,7 +1,7 @@
 """The savings of this package's models for RecBole's own and anybody's: `accelerate(model)`, or `accelerate: True`.
 
 1. `predict` encodes each distinct history once: RecBole's sampled evaluation repeats it for every candidate.
-2. `forward` runs on groups of rows of like length, each cut to its own longest history (`ops/lengths.py`).
+2. `forward` runs on groups of rows of like length, each cut to its own longest history (`ops/histories/grouping.py`).
 3. Dropout draws cheaper random numbers on a CPU (`ops/dropout.py`).
 
 The first two are exact for a model whose states do not depend on how far a history is padded nor on the other rows of
@@ -21,14 +21,15 @@ from torch import Tensor, nn
 from recbole_glintru import padding_check, settings
 from recbole_glintru.layers.dropout import Dropout
 from recbole_glintru.models.base import NextItemRecommender
-from recbole_glintru.ops import histories, lengths
+from recbole_glintru.ops.histories import grouping
+from recbole_glintru.ops.histories.distinct_rows import distinct_rows
 
 
 class NotInvariant(ValueError):
     """A model to which the savings would not be exact, or cannot be shown to be; the message has the reason."""
 
 
-def accelerate(model, length_groups: Union[bool, str, lengths.Costs] = True):
+def accelerate(model, length_groups: Union[bool, str, grouping.Costs] = True):
     """Let a sequential model encode each distinct history once in `predict`, and no more padding than pays.
 
     The model is changed in place and returned: its class becomes a subclass of what it was, of the same name, and so do
@@ -50,7 +51,7 @@ def accelerate(model, length_groups: Union[bool, str, lengths.Costs] = True):
         return model
     if not isinstance(model, SequentialRecommender):
         raise NotInvariant(f"{plain.__name__} cannot be accelerated: it is no sequential model, it has no histories.")
-    model._acceleration = _Acceleration(lengths.Costs(0.0, 0.0))  # for the check: every length is a group
+    model._acceleration = _Acceleration(grouping.Costs(0.0, 0.0))  # for the check: every length is a group
     try:
         padding_check.check(model, plain, accelerated_class(plain))
         if model._acceleration.per_position is None:
@@ -92,7 +93,7 @@ class _Acceleration:
         scoring: whether `predict` is running.
     """
 
-    length_groups: Union[bool, str, lengths.Costs]
+    length_groups: Union[bool, str, grouping.Costs]
     per_position: Optional[bool] = None
     shared: set[Union[int, str]] = field(default_factory=set)
     scoring: bool = False
@@ -124,8 +125,8 @@ class Accelerated:
                 return states
             return F.pad(states, (0, 0) * (states.dim() - 2) + (0, batch.width - longest))  # where nothing is read
 
-        costs = lengths.costs(self._acceleration.length_groups, batch.item_seq.device)
-        return lengths.run(encode_rows, batch.history_lengths(), costs, self)
+        costs = grouping.costs(self._acceleration.length_groups, batch.item_seq.device)
+        return grouping.run(encode_rows, batch.history_lengths(), costs, self)
 
     def predict(self, interaction):
         """The model's own `predict`, with each distinct history encoded once."""
@@ -188,7 +189,7 @@ class _Batch:
         sequences = [tensor for tensor in self.rows.values() if self._is_cut(tensor) and _is_integer(tensor)]
         return torch.stack([((tensor != 0) * positions).amax(dim=1) for tensor in sequences]).amax(dim=0).clamp(min=1)
 
-    def part(self, rows: lengths.Rows, longest: int) -> "_Batch":
+    def part(self, rows: grouping.Rows, longest: int) -> "_Batch":
         """Some of the rows, without the columns behind `longest`."""
 
         def of(key, value):
@@ -200,11 +201,11 @@ class _Batch:
         return _Batch([parts.pop(key) for key in range(len(self.arguments))], parts, self.shared)
 
     def distinct_rows(self):
-        """What `histories.distinct_rows` returns of the arguments, or None where it would save nothing."""
+        """What `distinct_rows` returns of the arguments, or None where it would save nothing."""
         columns = list(self.rows.values())
         if not all(map(_is_integer, columns)):
             return None
-        first, inverse = histories.distinct_rows(columns)
+        first, inverse = distinct_rows(columns)
         return None if len(first) == len(inverse) else (first, inverse)
 
     def encoded_by(self, encode) -> Tensor:

@@ -15,7 +15,7 @@ from recbole.data.interaction import Interaction
 from torch import Tensor
 
 from recbole_glintru import settings
-from recbole_glintru.ops import host_lengths
+from recbole_glintru.ops.histories import host_lengths
 
 LARGEST_INT32 = 2**31 - 1
 
@@ -56,7 +56,7 @@ def _objection(train_data):
 class DeviceRows:
     """The rows of a data set on a device, as a `collate_fn`: indices of rows -> what `dataset[indices]` gives.
 
-    The lengths of histories stay on the host too, and a batch knows them there (`ops/host_lengths.py`).
+    The lengths of histories stay on the host too, and a batch knows them there (`ops/histories/host_lengths.py`).
 
     Integers are kept in 32 bits, where they fit, and widened in the batch: the histories of ML-1M take 0.8 GB.
     """

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Optional, Union
 import numpy as np
 
 if TYPE_CHECKING:  # the command line reads settings before it needs PyTorch
-    from recbole_glintru.ops.lengths import Costs
+    from recbole_glintru.ops.histories.grouping import Costs
 
 
 def integer(config, key: str, least: int = 1, most: Optional[int] = None) -> int:
@@ -76,8 +76,8 @@ def length_groups(config) -> "Union[bool, str, Costs]":
 
     True (the default): as the usual costs of the device make it cheapest; False: never; "measured": as costs measured
     in this process make it cheapest, so that two runs under one seed may differ; `[group, step]`: as these costs do,
-    in row-steps (`recbole_glintru.ops.lengths`). No choice changes a result beyond rounding, and the random numbers
-    that a dropout draws.
+    in row-steps (`recbole_glintru.ops.histories.grouping`). No choice changes a result beyond rounding, and the random
+    numbers that a dropout draws.
     """
     value = config["length_groups"]
     if value is None or isinstance(value, bool) or value == "measured":
@@ -85,7 +85,7 @@ def length_groups(config) -> "Union[bool, str, Costs]":
     numbers = list(value) if isinstance(value, (list, tuple)) else []
     if len(numbers) != 2 or not all(_is(Real, number) and 0 <= number < inf for number in numbers):
         raise _wrong("length_groups", value, "True, False, measured, or two costs [group, step] of at least 0")
-    from recbole_glintru.ops.lengths import Costs
+    from recbole_glintru.ops.histories.grouping import Costs
 
     return Costs(*map(float, numbers))
 

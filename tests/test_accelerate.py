@@ -22,7 +22,7 @@ from recbole_glintru.launch import command
 from recbole_glintru.layers.dropout import Dropout
 from recbole_glintru.models.glintru import GLINTRU
 from recbole_glintru.ops.dropout import dropout
-from recbole_glintru.ops.lengths import Costs
+from recbole_glintru.ops.histories.grouping import Costs
 
 INVARIANT = "SASRec GRU4Rec NARM BERT4Rec CORE SRGNN GCSAN SASRecF GRU4RecF FDSA S3Rec FPMC TransRec".split()
 DEPENDENT = {

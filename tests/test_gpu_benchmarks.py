@@ -112,7 +112,7 @@ def test_products_may_be_tf32_where_the_kernels_are(monkeypatch):
     seen = []
     monkeypatch.setattr(timing, "seconds", lambda *_: 1.0)
     monkeypatch.setattr(
-        timing.matrix_units, "tf32_products", lambda x: seen.append(x.dtype) or contextlib.nullcontext()
+        timing.tensor_cores, "tf32_products", lambda x: seen.append(x.dtype) or contextlib.nullcontext()
     )
     timing.product_rate(torch.device("cpu"), 4, dtype=torch.bfloat16)
     timing.product_rate(torch.device("cpu"), 4)
@@ -184,7 +184,7 @@ def test_launches_of_a_call_are_counted(monkeypatch):
 
 def test_kernels_have_a_kind():
     own = set()
-    for file in (ROOT / "recbole_glintru" / "ops").glob("triton_*_kernels.py"):
+    for file in (ROOT / "recbole_glintru" / "ops").glob("*/triton_kernels.py"):
         for definition in ast.parse(file.read_text()).body:
             if isinstance(definition, ast.FunctionDef) and not definition.name.startswith("_"):
                 assert profiling.kind_of_kernel(definition.name) in profiling.OWN_KERNELS, definition.name
@@ -323,7 +323,7 @@ PYTHON = """#!/usr/bin/env bash
 # In the place of Python: notes what it is called for, and collects or runs a test of each file.
 echo "$*" >>"$CALLS"
 case "$*" in
-    *--collect-only*) printf '%s\\n' tests/test_triton_{gru,conv,scan}.py::test_x[a-1] ;;
+    *--collect-only*) printf '%s\\n' tests/test_triton_{gru,convolution,scan}.py::test_x[a-1] ;;
     *pytest*) echo "1 passed in 0.1s" ;;
     *--growth*length*) sleep "${SLOW:-0}" ;;
 esac

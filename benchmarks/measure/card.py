@@ -3,7 +3,7 @@
 import torch
 
 from measure import shapes, timing
-from recbole_glintru.ops import host_lengths
+from recbole_glintru.ops.histories import host_lengths
 
 WIDTHS = {"ml-1m": (200, 128), "beauty": (100, 64)}  # longest history, hidden size
 TYPES = {"float32 (TF32)": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

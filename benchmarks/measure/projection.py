@@ -8,8 +8,8 @@ import torch
 
 from measure import report, timing
 from measure.card import TYPES, WIDTHS, true_lengths
-from recbole_glintru.ops import matrix_units
-from recbole_glintru.ops.compact import Compact
+from recbole_glintru.ops import tensor_cores
+from recbole_glintru.ops.layouts.compact import Compact
 
 HEADER = ["pass", "products, ms", "written and read, ms", "kernel, ms", "joining saves at most"]
 
@@ -20,7 +20,7 @@ def projection(options):
         lengths, longest, d = true_lengths(name, options)
         layout, rows = Compact(lengths, longest), []
         for kind, dtype in TYPES.items():
-            with matrix_units.tf32_products(torch.empty(0, device=options.device)):
+            with tensor_cores.tf32_products(torch.empty(0, device=options.device)):
                 for direction, *actions in _passes(layout, d, dtype, options.device):
                     products, copy, kernel = (
                         timing.device_and_clock(action, options.device).device for action in actions
@@ -34,7 +34,7 @@ def projection(options):
 
 def _passes(layout, d, dtype, device):
     """Forward and backward: the products before the kernel, a copy of what they write, and the kernel."""
-    from recbole_glintru.ops import triton_gru
+    from recbole_glintru.ops.gru import triton_gru
 
     count, where = len(layout.ranks), triton_gru.places(layout)
     x, states, grad_states = (torch.randn(count, d, device=device).to(dtype) for _ in range(3))

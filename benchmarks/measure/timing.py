@@ -8,7 +8,7 @@ from typing import Callable, NamedTuple, Optional
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from recbole_glintru.ops import matrix_units
+from recbole_glintru.ops import tensor_cores
 
 ENOUGH = 0.3  # seconds: something faster is repeated within a turn until it has taken so long
 SLOW = 2.0  # seconds: in something slower what the last turn has left in the caches is no matter
@@ -176,7 +176,7 @@ def product_rate(
     size = size or (8192 if device.type == "cuda" else 1024)
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     out = torch.empty_like(a)
-    with matrix_units.tf32_products(a):
+    with tensor_cores.tf32_products(a):
         torch.mm(a, b, out=out)
         return 2 * size**3 / min(seconds(lambda: torch.mm(a, b, out=out), device) for _ in range(repetitions))
 

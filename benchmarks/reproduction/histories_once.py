@@ -8,7 +8,7 @@ items for each distinct history, and the candidates' scores are read from there.
 import torch
 from torch import Tensor
 
-from recbole_glintru.ops import histories
+from recbole_glintru.ops.histories.distinct_rows import distinct_rows
 
 RELATIVE, ABSOLUTE = 1e-4, 1e-5  # float32, the product with the item table in another order
 
@@ -30,7 +30,7 @@ class HistoriesOnce:
             return self.predict(interaction)
         model = self.model
         columns = [interaction[model.ITEM_SEQ], interaction[model.ITEM_SEQ_LEN]]
-        first, inverse = histories.distinct_rows(columns)
+        first, inverse = distinct_rows(columns)
         all_items = model.full_sort_predict(interaction[first]).view(len(first), -1)
         scores = all_items[inverse, interaction[model.ITEM_ID]]
         if self.state == "unknown":

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from recbole_glintru.layers.dropout import Dropout
 from recbole_glintru.layers.gru import GRU
 from recbole_glintru.layers.temporal_conv import NoTemporalConv, TemporalConv, window_before
-from recbole_glintru.ops.layouts import Layout
+from recbole_glintru.ops.layouts.choice import Layout
 
 ACTIVATIONS = {"silu": F.silu, "relu": F.relu, "sigmoid": torch.sigmoid, "elu": F.elu}
 

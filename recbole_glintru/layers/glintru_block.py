@@ -12,8 +12,9 @@ from recbole_glintru.layers.dropout import Dropout
 from recbole_glintru.layers.gated_mlp import DataAwareGate, GatedMLP
 from recbole_glintru.layers.linear_attention import LinearAttention
 from recbole_glintru.ops.compiled import CompiledForOneShape
-from recbole_glintru.ops.item_tables import convolve_items
-from recbole_glintru.ops.layouts import Layout, Packed
+from recbole_glintru.ops.convolution.item_convolution import convolve_items
+from recbole_glintru.ops.layouts.choice import Layout
+from recbole_glintru.ops.layouts.packed import Packed
 
 
 class AttentionExpert(nn.Module):

@@ -3,10 +3,13 @@
 import torch
 from torch import Tensor, nn
 
-from recbole_glintru.ops import gru_kernels, matrix_units
-from recbole_glintru.ops.compact import Compact
-from recbole_glintru.ops.gru import gru_reference, packed_gru, packed_gru_at
-from recbole_glintru.ops.layouts import Layout, Packed
+from recbole_glintru.ops import tensor_cores
+from recbole_glintru.ops.gru import triton_guard as gru_guard
+from recbole_glintru.ops.gru.packed_gru import packed_gru, packed_gru_at
+from recbole_glintru.ops.gru.reference import gru_reference
+from recbole_glintru.ops.layouts.choice import Layout
+from recbole_glintru.ops.layouts.compact import Compact
+from recbole_glintru.ops.layouts.packed import Packed
 from recbole_glintru.ops.precision import at_least_float32, float32_region
 from recbole_glintru.ops.tracing import is_compiling, is_traced
 
@@ -16,7 +19,7 @@ class GRU(nn.Module):
 
     Not a subclass of it: `torch.compile` refuses those. Under autocast its states are float32 all the same, for
     rounding errors of half precision add up over the steps; on a GPU the factors of products follow autocast, where
-    the package's kernels can be used (`ops/gru_kernels.py`).
+    the package's kernels can be used (`ops/gru/triton_guard.py`).
 
     Args:
         hidden_size: d, of the inputs too.
@@ -39,10 +42,10 @@ class GRU(nn.Module):
     def forward(self, x: Tensor, layout: Layout) -> Tensor:
         """The states of the last layer: x `[*P, d]` -> `[*P, d]`; what stands in the padding means nothing."""
         if not is_traced():
-            dtype = matrix_units.product_type(x)
-            if gru_kernels.are_usable(x.device, dtype, self.weight_hh_l0.shape[1], self.bias):
+            dtype = tensor_cores.product_type(x)
+            if gru_guard.are_usable(x.device, dtype, self.weight_hh_l0.shape[1], self.bias):
                 for weights in self.all_weights:
-                    x = gru_kernels.gru(x, layout, *weights, dtype)
+                    x = gru_guard.gru(x, layout, *weights, dtype)
                 return x
         with float32_region(x):
             x = at_least_float32(x)

@@ -5,8 +5,8 @@ import math
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recbole_glintru.ops.layouts import Layout
-from recbole_glintru.ops.packed_attention import NORM_FLOOR
+from recbole_glintru.ops.attention.reference import NORM_FLOOR
+from recbole_glintru.ops.layouts.choice import Layout
 from recbole_glintru.ops.precision import at_least_float32, float32_region
 
 

@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recbole_glintru.ops import mamba_kernels
-from recbole_glintru.ops.histories import at_position
+from recbole_glintru.ops.histories.positions import at_position
 from recbole_glintru.ops.precision import at_least_float32
-from recbole_glintru.ops.selective_scan import selective_scan, selective_scan_last
+from recbole_glintru.ops.scan import mamba_guard
+from recbole_glintru.ops.scan.selective_scan import selective_scan, selective_scan_last
 
 STEP_RANGE = (1e-3, 1e-1)  # of the step sizes at the start
 STEP_FLOOR = 1e-4
@@ -29,7 +29,7 @@ class Mamba(nn.Module):
         d_state: N, states a channel.
         d_conv: k, width of the convolution.
         expand: the scan has D = expand * d channels.
-        scan_backend: one of `ops.selective_scan.BACKENDS`.
+        scan_backend: one of `ops.scan.selective_scan.BACKENDS`.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class Mamba(nn.Module):
     def _convolve(self, u: Tensor) -> Tensor:
         """Causal convolution of each channel, and SiLU: `[B, D, L]` -> `[B, D, L]`."""
         if self._kernel_convolves(u):
-            return mamba_kernels.convolve(u, self.conv1d.weight.squeeze(1), self.conv1d.bias)
+            return mamba_guard.convolve(u, self.conv1d.weight.squeeze(1), self.conv1d.bias)
         return F.silu(self.conv1d(u)[..., : u.shape[-1]])
 
     def _kernel_convolves(self, u: Tensor) -> bool:
@@ -124,7 +124,7 @@ class Mamba(nn.Module):
             and u.is_cuda
             and u.dtype != torch.float64
             and self.conv1d.kernel_size[0] in KERNEL_WIDTHS
-            and mamba_kernels.convolution_is_usable(u.device)
+            and mamba_guard.convolution_is_usable(u.device)
         )
 
     def extra_repr(self) -> str:

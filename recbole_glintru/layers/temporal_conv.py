@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recbole_glintru.ops.item_tables import tap_table
-from recbole_glintru.ops.layouts import Layout
+from recbole_glintru.ops.convolution.item_convolution import tap_table
+from recbole_glintru.ops.layouts.choice import Layout
 
 
 class TemporalConv(nn.Conv1d):

@@ -10,9 +10,11 @@ from recbole.utils import InputType
 from torch import Tensor, nn
 
 from recbole_glintru import settings
-from recbole_glintru.ops import histories, host_lengths, lengths
 from recbole_glintru.ops.counting import CountMultiplyAdds
 from recbole_glintru.ops.cross_entropy import catalogue_cross_entropy
+from recbole_glintru.ops.histories import grouping, host_lengths
+from recbole_glintru.ops.histories.distinct_rows import distinct_rows
+from recbole_glintru.ops.histories.positions import trim
 from recbole_glintru.ops.precision import at_least_float32
 
 
@@ -105,13 +107,13 @@ class NextItemRecommender(SequentialRecommender):
         if not self.length_invariant:
             return self.encode(item_seq, item_seq_len, *context)
         if self.packs_histories:
-            return self.encode(histories.trim(item_seq, item_seq_len), item_seq_len, *context)
+            return self.encode(trim(item_seq, item_seq_len), item_seq_len, *context)
 
         def encode(rows, longest):
             others = (column[rows] for column in context)
             return self.encode(item_seq[rows, :longest], host_lengths.part(item_seq_len, rows), *others)
 
-        return lengths.run(encode, item_seq_len, lengths.costs(self.length_groups, item_seq.device), self)
+        return grouping.run(encode, item_seq_len, grouping.costs(self.length_groups, item_seq.device), self)
 
     def calculate_loss(self, interaction) -> Tensor:
         """The training loss of a batch, a scalar.
@@ -140,7 +142,7 @@ class NextItemRecommender(SequentialRecommender):
         RecBole's sampled evaluation sends each history once for every candidate; it is encoded once.
         """
         history = self.history(interaction)
-        first, inverse = histories.distinct_rows(history)
+        first, inverse = distinct_rows(history)
         state = self(*(column[first] for column in history))
         return self.score_items(state[inverse], interaction[self.ITEM_ID])
 

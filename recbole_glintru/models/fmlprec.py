@@ -11,7 +11,7 @@ from recbole_glintru.layers.dropout import Dropout
 from recbole_glintru.layers.feed_forward import ACTIVATIONS, FeedForward
 from recbole_glintru.layers.spectral_filter import SpectralFilter
 from recbole_glintru.models.base import NextItemRecommender
-from recbole_glintru.ops.alignment import align_right, widen
+from recbole_glintru.ops.histories.alignment import align_right, widen
 
 BCE_FLOOR = 1e-24  # inside the logarithms, as published
 

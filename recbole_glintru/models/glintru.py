@@ -11,9 +11,10 @@ from recbole_glintru.layers.dropout import Dropout
 from recbole_glintru.layers.glintru_block import ExpertInputs, GLINTRUBlock
 from recbole_glintru.layers.gru import GRU
 from recbole_glintru.models.base import NextItemRecommender
-from recbole_glintru.ops import host_lengths, layouts
+from recbole_glintru.ops.histories import host_lengths
 from recbole_glintru.ops.item_tables import LARGEST, ItemTables
-from recbole_glintru.ops.layouts import Layout, Packed
+from recbole_glintru.ops.layouts.choice import Layout, choose_layout
+from recbole_glintru.ops.layouts.packed import Packed
 from recbole_glintru.ops.precision import is_autocast
 
 
@@ -94,7 +95,7 @@ class GLINTRU(NextItemRecommender):
         """The state at the last item, R of eq. 12: `[B, L] int64`, `[B] int64` -> `[B, d]`."""
         length = item_seq.shape[1]
         visible = item_seq_len if self.length_invariant else host_lengths.uniform(item_seq_len, length)
-        layout = layouts.choose(visible, length)
+        layout = choose_layout(visible, length)
         last = layout.sort(item_seq_len - 1)
         items = layout.arrange(item_seq)
         *below, top = self.blocks

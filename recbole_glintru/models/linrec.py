@@ -9,8 +9,8 @@ from recbole_glintru.layers.feed_forward import ACTIVATIONS, FeedForward
 from recbole_glintru.layers.linear_attention import LinearAttention
 from recbole_glintru.layers.position_embedding import PositionEmbedding
 from recbole_glintru.models.base import NextItemRecommender
-from recbole_glintru.ops import layouts
-from recbole_glintru.ops.layouts import Layout
+from recbole_glintru.ops.layouts.choice import Layout
+from recbole_glintru.ops.layouts.padded import Padded
 
 
 class LinRecBlock(nn.Module):
@@ -103,7 +103,7 @@ class LinRec(NextItemRecommender):
         """
         length = item_seq.shape[1]
         visible = item_seq_len if self.length_invariant else torch.full_like(item_seq_len, length)
-        layout = layouts.Padded(visible, length)
+        layout = Padded(visible, length)
         x = self.item_embedding(item_seq) + self.position_embedding(length)
         x = self.input_dropout(self.input_norm(x))
         *below, top = self.blocks

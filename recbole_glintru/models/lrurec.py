@@ -9,8 +9,8 @@ from recbole_glintru.layers.dropout import Dropout
 from recbole_glintru.layers.feed_forward import FeedForward
 from recbole_glintru.layers.linear_recurrent_unit import LinearRecurrentUnit
 from recbole_glintru.models.base import NextItemRecommender
-from recbole_glintru.ops import histories
 from recbole_glintru.ops.cross_entropy import catalogue_cross_entropy
+from recbole_glintru.ops.histories.positions import at_position, trim, valid_positions
 
 
 class LRURecBlock(nn.Module):
@@ -42,7 +42,7 @@ class LRURecBlock(nn.Module):
     def at_last(self, x: Tensor, last: Tensor) -> Tensor:
         """The block at the last item alone: x `[B, L, d]`, last `[B] int64` -> `[B, d]`."""
         recurrent = self.recurrent_unit.at_last(x, last)
-        return self.feed_forward(self.norm(self.dropout(recurrent) + histories.at_position(x, last)))
+        return self.feed_forward(self.norm(self.dropout(recurrent) + at_position(x, last)))
 
 
 class LRURec(NextItemRecommender):
@@ -141,8 +141,8 @@ class LRURec(NextItemRecommender):
         if self.loss_type != "CE_all":
             return super().calculate_loss(interaction)
         item_seq, item_seq_len = self.history(interaction)
-        item_seq = histories.trim(item_seq, item_seq_len)
-        mask = histories.valid_positions(item_seq_len, item_seq.shape[1])
+        item_seq = trim(item_seq, item_seq_len)
+        mask = valid_positions(item_seq_len, item_seq.shape[1])
         target = item_seq.roll(-1, dims=1)
         target[torch.arange(len(target), device=target.device), item_seq_len - 1] = interaction[self.POS_ITEM_ID]
         return catalogue_cross_entropy(self.encode_all(item_seq)[mask], *self.catalogue(), target[mask])

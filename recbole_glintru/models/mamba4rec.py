@@ -7,9 +7,9 @@ from recbole_glintru.layers.dropout import Dropout
 from recbole_glintru.layers.feed_forward import FeedForward
 from recbole_glintru.layers.mamba import Mamba
 from recbole_glintru.models.base import NextItemRecommender
-from recbole_glintru.ops import host_lengths
-from recbole_glintru.ops.histories import at_position
-from recbole_glintru.ops.selective_scan import BACKENDS
+from recbole_glintru.ops.histories import host_lengths
+from recbole_glintru.ops.histories.positions import at_position
+from recbole_glintru.ops.scan.selective_scan import BACKENDS
 
 MAMBA_INITS = ("published", "upstream")
 

@@ -8,8 +8,8 @@ from recbole_glintru import settings
 from recbole_glintru.layers.axis_mlp import AxisMLP
 from recbole_glintru.layers.item_features import CHANNELS, FEATURES, ITEM, POSITIONS, PUBLISHED_NAMES, ItemFeatures
 from recbole_glintru.models.base import NextItemRecommender
-from recbole_glintru.ops import histories
-from recbole_glintru.ops.alignment import check_length, widen
+from recbole_glintru.ops.histories.alignment import check_length, widen
+from recbole_glintru.ops.histories.positions import at_position, valid_positions
 
 
 class Mixer(nn.Module):
@@ -106,7 +106,7 @@ class MLP4Rec(NextItemRecommender):
         last, mask = item_seq_len - 1, None
         if self.length_invariant:
             check_length(item_seq, self.length)
-            mask = histories.valid_positions(item_seq_len, item_seq.shape[1])[:, :, None, None]
+            mask = valid_positions(item_seq_len, item_seq.shape[1])[:, :, None, None]
         else:
             item_seq = widen(item_seq, self.length)
         x = self.item_features(item_seq, self.item_embedding(item_seq))  # [B, L, F, d]
@@ -114,6 +114,6 @@ class MLP4Rec(NextItemRecommender):
             x = self.sequence_mixer(x, POSITIONS, mask)
             x = self.channel_mixer(x, CHANNELS)
             x = self.feature_mixer(x, FEATURES)
-        fields = self.sequence_mixer.at(x, histories.at_position(x, last), POSITIONS, last, mask)  # [B, F, d]
+        fields = self.sequence_mixer.at(x, at_position(x, last), POSITIONS, last, mask)  # [B, F, d]
         fields = self.channel_mixer(fields, -1)
         return self.output_norm(self.feature_mixer.at(fields, fields[:, ITEM], 1, ITEM))

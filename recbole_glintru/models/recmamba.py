@@ -9,8 +9,8 @@ from recbole_glintru import settings
 from recbole_glintru.layers.dropout import Dropout
 from recbole_glintru.models.base import NextItemRecommender
 from recbole_glintru.models.mamba4rec import MAMBA_INITS, make_mamba
-from recbole_glintru.ops import host_lengths
-from recbole_glintru.ops.alignment import align_right, widen
+from recbole_glintru.ops.histories import host_lengths
+from recbole_glintru.ops.histories.alignment import align_right, widen
 from recbole_glintru.ops.precision import at_least_float32
 
 

@@ -9,8 +9,9 @@ from recbole_glintru.layers.dropout import Dropout
 from recbole_glintru.layers.gru import GRU
 from recbole_glintru.layers.temporal_conv import TemporalConv
 from recbole_glintru.models.mamba4rec import Mamba4Rec, make_mamba
-from recbole_glintru.ops import host_lengths, layouts
-from recbole_glintru.ops.histories import at_position
+from recbole_glintru.ops.histories import host_lengths
+from recbole_glintru.ops.histories.positions import at_position
+from recbole_glintru.ops.layouts.choice import choose_layout
 
 KERNEL_SIZE = 3
 MIXING_START = (0.1, 0.1, 0.8)  # GRU, reversed, forward
@@ -69,7 +70,7 @@ class GatedBidirectionalMamba(nn.Module):
 
     def _recur(self, x: Tensor, lengths: Tensor) -> Tensor:
         length = x.shape[1]
-        layout = layouts.choose(host_lengths.uniform(lengths, length) if self.published else lengths, length)
+        layout = choose_layout(host_lengths.uniform(lengths, length) if self.published else lengths, length)
         return layout.pad(self.gru(self.conv(layout.arrange(x), layout), layout))
 
     def _mix(self, x, flipped, y, y_flipped, recurrent):

@@ -8,8 +8,8 @@ from recbole_glintru import settings
 from recbole_glintru.layers.axis_mlp import AxisMLP
 from recbole_glintru.layers.item_features import CHANNELS, FEATURES, ITEM, POSITIONS, PUBLISHED_NAMES, ItemFeatures
 from recbole_glintru.models.base import NextItemRecommender
-from recbole_glintru.ops import histories
-from recbole_glintru.ops.alignment import check_length, widen
+from recbole_glintru.ops.histories.alignment import check_length, widen
+from recbole_glintru.ops.histories.positions import at_position, valid_positions
 
 
 class ParallelMixer(nn.Module):
@@ -124,15 +124,15 @@ class SMLP4Rec(NextItemRecommender):
         last, mask = item_seq_len - 1, None
         if self.length_invariant:
             check_length(item_seq, self.length)
-            mask = histories.valid_positions(item_seq_len, item_seq.shape[1]).unsqueeze(-1)
+            mask = valid_positions(item_seq_len, item_seq.shape[1]).unsqueeze(-1)
         else:
             item_seq = widen(item_seq, self.length)
         items = self.item_embedding(item_seq)
         if self.n_layers == 1:  # the features of the last item alone are read
-            fields = self.item_features(histories.at_position(item_seq, last), histories.at_position(items, last))
+            fields = self.item_features(at_position(item_seq, last), at_position(items, last))
         else:
             x = self.item_features(item_seq, items)
             for _ in range(self.n_layers - 1):
                 x = self.mixer(x, mask)
-            items, fields = x[:, :, ITEM], histories.at_position(x, last)
+            items, fields = x[:, :, ITEM], at_position(x, last)
         return self.output_norm(self.mixer.item_at_last(items, fields, mask, last))

@@ -13,7 +13,7 @@ from recbole_glintru.layers.dropout import Dropout
 from recbole_glintru.layers.feed_forward import FeedForward
 from recbole_glintru.layers.position_embedding import PositionEmbedding
 from recbole_glintru.models.base import NextItemRecommender
-from recbole_glintru.ops import histories
+from recbole_glintru.ops.histories.positions import at_position, valid_positions
 
 
 def shared(ids: Tensor, probability: float, count: int) -> Tensor:
@@ -183,8 +183,8 @@ class SSEPT(NextItemRecommender):
         *below, top = self.blocks
         for block in below:
             x = block(x, queries=x)
-        last = histories.at_position(x, item_seq_len - 1).unsqueeze(1)
-        last = top(x, queries=last, visible=histories.valid_positions(item_seq_len, length)).squeeze(1)
+        last = at_position(x, item_seq_len - 1).unsqueeze(1)
+        last = top(x, queries=last, visible=valid_positions(item_seq_len, length)).squeeze(1)
         for_items, for_user = self.output_norm(last).split([self.hidden_size, self.user_hidden_size], dim=-1)
         return torch.cat([for_items, (for_user * user).sum(dim=-1, keepdim=True)], dim=-1)
 

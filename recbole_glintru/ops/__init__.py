@@ -1,1 +1,3 @@
-"""Arithmetic: plain functions of tensors."""
+"""Tensor operations and their backends: layouts of histories of unequal length, recurrences, kernels, and what decides
+between them.
+"""

@@ -4,10 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Callable, NamedTuple, Optional, TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-
-from recbole_glintru.ops.layouts import Packed
 
 LARGEST = 1 << 28  # bytes of the tables of one model: a larger catalogue is computed history by history
 ITEMS_COMPARED = 8  # in the time that tables save at one position: 5 at width 64, 15 at width 128, on one core
@@ -67,34 +64,3 @@ class ItemTables:
 
 def _same(weight: Tensor, copy: Tensor) -> bool:
     return weight.dtype == copy.dtype and torch.equal(weight, copy)  # which finds 0.5 equal in any two types
-
-
-def tap_table(items: Tensor, taps: Tensor, biases: Tensor) -> Tensor:
-    """What each item adds to a convolution, by the tap that it meets.
-
-    Args:
-        items: `[V, in]`.
-        taps: `[k, out, in]`; biases: `[k, out]`.
-
-    Returns:
-        `[k * V + 1, out]`: item v at tap j is row `j * V + v`; the last row is zero, for a tap that meets none.
-    """
-    products = [F.linear(items, tap, bias) for tap, bias in zip(taps, biases)]
-    return torch.cat([*products, taps.new_zeros(1, taps.shape[1])])
-
-
-def convolve_items(layout: Packed, items: Tensor, table: Tensor, k: int) -> Tensor:
-    """`layout.convolve` of embedded items, by look-up.
-
-    Args:
-        items: `[N] int64`, packed.
-        table: `[k * V + 1, out]`, of `tap_table`.
-        k: the kernel size.
-
-    Returns:
-        `[N, out]`.
-    """
-    nothing = len(table) - 1
-    items = torch.cat([items, items.new_tensor([nothing])])[layout.neighbours(k)]  # [N, k]
-    rows = items + torch.arange(k, device=items.device) * (nothing // k)
-    return F.embedding_bag(rows.clamp(max=nothing), table, mode="sum")

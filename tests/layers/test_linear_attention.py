@@ -3,10 +3,11 @@ import torch
 import torch.nn.functional as F
 
 from recbole_glintru.layers.linear_attention import LinearAttention
-from recbole_glintru.ops import layouts
+from recbole_glintru.ops.layouts.packed import Packed
+from recbole_glintru.ops.layouts.padded import Padded
 
 KEY_NORMS = pytest.mark.parametrize("key_norm", ["position", "sequence"])
-LAYOUTS = pytest.mark.parametrize("kind", [layouts.Padded, layouts.Packed])
+LAYOUTS = pytest.mark.parametrize("kind", [Padded, Packed])
 D, HEADS = 16, 2
 
 

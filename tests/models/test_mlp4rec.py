@@ -2,7 +2,7 @@ import pytest
 import torch
 from fakes import make_histories, make_model
 
-from recbole_glintru.ops.histories import at_position
+from recbole_glintru.ops.histories.positions import at_position
 
 N_ITEMS, LENGTH = 30, 9
 LENGTHS = (1, 9, 4, 7)

@@ -17,11 +17,11 @@ import compile_kernels  # noqa: E402
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "case, matrix_units",
+    "case, tensor_cores",
     [("d=128 float32 padded", True), ("d=48 bfloat16 packed", True), ("d=256 float16 padded", True),
      ("d=128 k=3 float32", True), ("D=128 N=16 bfloat16 last", False)],
 )  # fmt: skip
-def test_compiles_for_hopper(case, matrix_units, tmp_path):
+def test_compiles_for_hopper(case, tensor_cores, tmp_path):
     """Forward and backward kernels, into a program that a multiprocessor can hold and that spills next to nothing."""
     pytest.importorskip("triton.backends.nvidia", reason="this Triton has no compiler for NVIDIA's GPUs")
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
@@ -33,8 +33,8 @@ def test_compiles_for_hopper(case, matrix_units, tmp_path):
     assert len(rows) == (3 if "k=" in case else 2)
     for registers, stack, shared, wgmma, _ in rows:
         assert registers <= 255 and stack <= 512 and shared <= 232_448
-        assert (wgmma > 0) == matrix_units
-        assert matrix_units or shared == 0, "a thread of the scan has its own channel, and needs none of another's"
+        assert (wgmma > 0) == tensor_cores
+        assert tensor_cores or shared == 0, "a thread of the scan has its own channel, and needs none of another's"
 
 
 @pytest.mark.parametrize("capability, resident", [(80, False), (90, True)])

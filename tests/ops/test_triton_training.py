@@ -9,7 +9,11 @@ from fakes import all_dropouts_off, make_batch, make_histories, make_model, mode
 from recbole.quick_start import run_recbole
 from triton_kernels import DEVICE, NEEDS_GPU, assert_close
 
-from recbole_glintru.ops import compact, conv_kernels, gru_kernels, host_lengths, layouts
+from recbole_glintru.ops.convolution import triton_guard as convolution_guard
+from recbole_glintru.ops.gru import triton_guard as gru_guard
+from recbole_glintru.ops.histories import host_lengths
+from recbole_glintru.ops.layouts.choice import choose_layout
+from recbole_glintru.ops.layouts.compact import Compact
 
 pytestmark = [NEEDS_GPU, pytest.mark.filterwarnings("error:The (GRU|convolution) runs in")]
 ROWS, LENGTH, ITEMS = 300, 50, 3000
@@ -41,7 +45,7 @@ def loss_of(model, device, autocast):
 @pytest.fixture
 def launches(monkeypatch):
     """How often the kernels of each kind were used, and tried: an objection to them is an error here."""
-    for module in (gru_kernels, conv_kernels):
+    for module in (gru_guard, convolution_guard):
         module._objection.cache_clear()
     counts = {"gru": 0, "convolution": 0}
 
@@ -54,8 +58,8 @@ def launches(monkeypatch):
 
         monkeypatch.setattr(module, name, counted)
 
-    count(gru_kernels, "gru")
-    count(conv_kernels, "convolution")
+    count(gru_guard, "gru")
+    count(convolution_guard, "convolution")
     return counts
 
 
@@ -64,7 +68,7 @@ def launches(monkeypatch):
 def test_loss_and_gradients_of_the_cpu(launches, hidden_size, changes, autocast):
     on_cpu = model_of(hidden_size, **changes)
     on_gpu = copy.deepcopy(on_cpu).to(DEVICE)
-    assert isinstance(layouts.choose(batch_on(DEVICE)["item_length"], LENGTH), compact.Compact)
+    assert isinstance(choose_layout(batch_on(DEVICE)["item_length"], LENGTH), Compact)
     expected, actual = loss_of(on_cpu, torch.device("cpu"), None), loss_of(on_gpu, DEVICE, autocast)
     assert launches["gru"] and launches["convolution"]
     assert_close("the loss", actual.cpu(), expected, TOLERANCES[autocast])

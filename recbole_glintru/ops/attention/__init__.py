@@ -1,0 +1,1 @@
+"""Linear attention over histories of unequal length."""

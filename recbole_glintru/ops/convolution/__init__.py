@@ -1,0 +1,1 @@
+"""The centred convolution over the positions of each history."""

@@ -1,0 +1,38 @@
+"""The convolution of embedded items by look-up, in a table of what each item adds to it."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from recbole_glintru.ops.layouts.packed import Packed
+
+
+def tap_table(items: Tensor, taps: Tensor, biases: Tensor) -> Tensor:
+    """What each item adds to a convolution, by the tap that it meets.
+
+    Args:
+        items: `[V, in]`.
+        taps: `[k, out, in]`; biases: `[k, out]`.
+
+    Returns:
+        `[k * V + 1, out]`: item v at tap j is row `j * V + v`; the last row is zero, for a tap that meets none.
+    """
+    products = [F.linear(items, tap, bias) for tap, bias in zip(taps, biases)]
+    return torch.cat([*products, taps.new_zeros(1, taps.shape[1])])
+
+
+def convolve_items(layout: Packed, items: Tensor, table: Tensor, k: int) -> Tensor:
+    """`layout.convolve` of embedded items, by look-up.
+
+    Args:
+        items: `[N] int64`, packed.
+        table: `[k * V + 1, out]`, of `tap_table`.
+        k: the kernel size.
+
+    Returns:
+        `[N, out]`.
+    """
+    nothing = len(table) - 1
+    items = torch.cat([items, items.new_tensor([nothing])])[layout.neighbours(k)]  # [N, k]
+    rows = items + torch.arange(k, device=items.device) * (nothing // k)
+    return F.embedding_bag(rows.clamp(max=nothing), table, mode="sum")

@@ -1,0 +1,117 @@
+"""The convolution of `reference.py` as two Triton kernels. Imported only where Triton is: see `triton_guard.py`.
+
+A program makes `ROWS` positions of the output: for each tap it reads the positions so far away, zeros where the history
+ends, and multiplies. Neither the k products of a position nor its k neighbours are ever in memory. The gradient of the
+input is the same kernel with the taps turned around. Those of taps and biases are sums over all positions: each program
+sums a share of them for one tap, and one reduction adds the shares. No program adds to what another one writes: the
+same input gives the same bits.
+
+Factors are of the type `dtype` (float32 ones are rounded to TF32 by the tensor cores), sums are float32.
+
+The product with the GRU's `weight_ih` that follows is left to cuBLAS. The selective gate and the backward pass need the
+convolution's result itself, so that one launch for both would save reading it once, a sixth of what the two move, and
+would have to hold its tile, the three times wider tile of the product and both weights on the chip.
+"""
+
+import torch
+import triton
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from recbole_glintru.ops.convolution.triton_kernels import convolve, tap_gradients
+from recbole_glintru.ops.launching import on_device_of
+
+ROWS = 128  # positions a program
+ROWS_SUMMED = 64  # positions at a time in the sums over all of them
+WIDEST = 128  # columns a program
+CHUNK_BYTES = 128  # of a row of the input at a time
+PROGRAMS = 264  # in the sums over all positions: two for each multiprocessor of an H100
+
+
+def triton_convolution(x: Tensor, taps: Tensor, biases: Tensor, layout, dtype: torch.dtype) -> Tensor:
+    """`convolution_reference`, in any width.
+
+    Args:
+        x: `[N, in]`.
+        taps: `[k, out, in]`, odd k; biases: `[k, out]`.
+        layout: a `Compact` of those N positions.
+        dtype: of the factors of products and of the result; float32 is TF32 on a GPU.
+
+    Returns:
+        `[N, out]` in `dtype`.
+    """
+    return _TritonConvolution.apply(x, taps, biases, layout, dtype)
+
+
+class _TritonConvolution(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, taps, biases, layout, dtype):
+        factors = tuple(tensor.to(dtype).contiguous() for tensor in (x, taps))
+        ctx.layout = layout
+        ctx.save_for_backward(*factors)
+        return _convolved(*factors, biases.contiguous(), layout)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_y):
+        x, taps = ctx.saved_tensors
+        grad_y = grad_y.contiguous()
+        grad_x = grad_taps = grad_biases = None
+        if ctx.needs_input_grad[0]:
+            grad_x = _convolved(grad_y, taps, None, ctx.layout, turned=True)
+        if any(ctx.needs_input_grad[1:3]):
+            grad_taps, grad_biases = _summed(x, grad_y, taps.shape, ctx.layout)
+        return grad_x, grad_taps, grad_biases, None, None
+
+
+def _convolved(x, taps, biases, layout, turned=False):
+    k, out, width = taps.shape
+    if turned:
+        out, width = width, out
+    y = x.new_empty(len(x), out)
+    chosen = constants(width, out, k, x.dtype, turned, biases is not None)
+    grid = (triton.cdiv(len(x), chosen["ROWS"]) * triton.cdiv(out, chosen["COLUMNS"]),)
+    nothing = taps  # in the place of biases that are not there: the kernel does not read it
+    tensors = (x, taps, nothing if biases is None else biases, y, layout.steps, layout.ranks, layout.lengths)
+    with on_device_of(x):
+        convolve[grid](*tensors, len(x), **chosen, num_warps=warps(chosen["COLUMNS"]))
+    return y
+
+
+def _summed(x, grad_y, shape, layout):
+    """The gradients of the taps, which have this shape, and of their biases, in float32."""
+    k, out, width = shape
+    chosen = summing_constants(width, out, k)
+    tiles = k * triton.cdiv(out, chosen["ACROSS"]) * triton.cdiv(width, chosen["ALONG"])
+    blocks = max(1, triton.cdiv(len(x), chosen["ROWS"]))
+    share = triton.cdiv(blocks, max(1, PROGRAMS // tiles))
+    shares = triton.cdiv(blocks, share)
+    partial = x.new_empty(shares, k * out * (width + 1), dtype=torch.float32)
+    tensors = (x, grad_y, partial, layout.steps, layout.ranks, layout.lengths)
+    options = {**chosen, "num_warps": warps(chosen["ACROSS"])}
+    with on_device_of(x):
+        tap_gradients[(shares * tiles,)](*tensors, len(x), share * chosen["ROWS"], **options)
+    grad_taps, grad_biases = partial.sum(dim=0).split([k * out * width, k * out])
+    return grad_taps.view(shape), grad_biases.view(k, out)
+
+
+def constants(width: int, out: int, k: int, dtype: torch.dtype, turned: bool, bias: bool) -> dict:
+    """What `convolve` is compiled for."""
+    chunk = min(CHUNK_BYTES // dtype.itemsize, triton.next_power_of_2(width))
+    shape = {"IN": width, "OUT": out, "K": k, "ROWS": ROWS, "COLUMNS": _columns(out), "CHUNK": max(16, chunk)}
+    return {**shape, "TURNED": turned, "BIAS": bias}
+
+
+def summing_constants(width: int, out: int, k: int) -> dict:
+    """What `tap_gradients` is compiled for."""
+    shape = {"IN": width, "OUT": out, "K": k, "ROWS": ROWS_SUMMED}
+    return {**shape, "ACROSS": _columns(out), "ALONG": _columns(width)}
+
+
+def warps(columns: int) -> int:
+    """Of a program that makes so many columns."""
+    return 8 if columns == WIDEST else 4
+
+
+def _columns(width):
+    return max(16, min(WIDEST, triton.next_power_of_2(width)))

@@ -1,0 +1,1 @@
+"""The recurrence of a GRU layer over histories of unequal length."""

@@ -1,0 +1,1 @@
+"""Where the positions of a batch of histories lie in memory."""

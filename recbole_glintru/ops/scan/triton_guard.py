@@ -1,0 +1,110 @@
+"""The package's own kernels of the selective scan, `triton_kernels.py`, where Triton is installed and they agree.
+
+As for mamba-ssm's (`mamba_guard.py`), the first use on a device compares them with the reference, on outputs and
+gradients: at each shape and in each type, for each has a kernel of its own.
+"""
+
+import functools
+import warnings
+from typing import Optional
+
+import torch
+from torch import Tensor
+
+from recbole_glintru.ops import self_check
+
+# Of the largest element. Sums are float32 on both sides; half precision rounds what is written to 2^-11, 2^-8.
+TOLERANCES = {torch.float32: 1e-3, torch.float16: 5e-3, torch.bfloat16: 4e-2}
+WITH_TIME = ("u", "delta", "B", "C", "z")
+
+
+def scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus, lengths, last_only: bool = False) -> Tensor:
+    """`triton_scan`, imported when it is needed."""
+    from recbole_glintru.ops.scan.triton_scan import triton_scan
+
+    return triton_scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus, lengths, last_only)
+
+
+def are_usable(device: torch.device, channels: int, states: int, dtype: torch.dtype, last_only: bool) -> bool:
+    """Whether the kernels run on `device` and agree with the reference there; a warning says so if they do not.
+
+    Args:
+        channels, states: D and N.
+        dtype: of the inputs that have a time.
+        last_only: whether only the output at the last step is wanted.
+    """
+    return _objection(device, channels, states, dtype, last_only) is None
+
+
+def require(device: torch.device, channels: int, states: int, dtype: torch.dtype, last_only: bool) -> None:
+    """Raise a RuntimeError that says why the kernels cannot be used, if they cannot; arguments as of `are_usable`."""
+    objection = _objection(device, channels, states, dtype, last_only)
+    if objection is not None:
+        raise RuntimeError(f"scan_backend='triton': {objection} 'auto' and 'torch' do without it.")
+
+
+@functools.cache
+def _objection(device: torch.device, channels: int, states: int, dtype: torch.dtype, last_only: bool) -> Optional[str]:
+    """What speaks against the kernels, or None; found out once a process for each of them."""
+    try:
+        import triton  # noqa: F401
+    except Exception as error:
+        return f"Triton is not installed here, or does not load ({error})."
+    case = f"on {device}, for {channels} channels of {states} states in {dtype}"
+    if dtype not in TOLERANCES:
+        objection = f"the kernels have no {dtype}."
+    else:
+        try:
+            difference = self_check.undisturbed(lambda: _differs(device, channels, states, dtype, last_only), device)
+        except torch.cuda.OutOfMemoryError:  # which says nothing of the kernels, and is not to be remembered
+            raise
+        except Exception as error:
+            objection = f"the kernels fail {case} ({type(error).__name__}: {error})."
+        else:
+            if difference is None:
+                return None
+            objection = f"the kernels do not compute what they should {case}: {difference}."
+    if device.type != "cpu":
+        warnings.warn(f"Selective scan: {objection} Another implementation is used instead.", stacklevel=4)
+    return objection
+
+
+def _differs(device: torch.device, channels: int, states: int, dtype: torch.dtype, last_only: bool) -> Optional[str]:
+    from recbole_glintru.ops.scan.selective_scan import selective_scan, selective_scan_last
+
+    rows, length = 2, 18  # the last block of steps is not full
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float32)
+
+    per_step = () if last_only else (length,)
+    tensors = {
+        "u": draw(rows, channels, length),
+        "delta": draw(rows, channels, length),
+        "A": -draw(channels, states).exp(),
+        "B": draw(rows, states, length),
+        "C": draw(rows, states, *per_step),
+        "D": draw(channels),
+        "z": draw(rows, channels, *per_step),
+        "delta_bias": draw(channels),
+    }
+    lengths = torch.tensor([length, 3], device=device)
+
+    def rounded(arguments):
+        return {name: tensor.to(dtype) if name in WITH_TIME else tensor for name, tensor in arguments.items()}
+
+    def kernel(**arguments):
+        return _real(scan(**rounded(arguments), delta_softplus=True, lengths=lengths, last_only=last_only)).float()
+
+    def reference(**arguments):
+        arguments = {name: tensor.float() for name, tensor in rounded(arguments).items()}
+        options = {**arguments, "delta_softplus": True, "backend": "reference"}
+        if last_only:
+            return selective_scan_last(last=lengths - 1, **options)
+        return _real(selective_scan(lengths=lengths, **options))
+
+    def _real(y):
+        return y if last_only else y * (torch.arange(length, device=device) < lengths.view(-1, 1, 1))
+
+    return self_check.difference(kernel, reference, tensors, device, TOLERANCES[dtype])
