@@ -80,15 +80,15 @@ def _is_locked(folder):
 @pytest.mark.parametrize(
     "more, message",
     [
-        (["table5"], "'table5' is no table"),
+        (["table5"], "'table5' is not a table"),
         ([], "which table?"),
-        (["table2", "ml-100k"], "'ml-100k' is no option; a data set is named by --dataset"),
+        (["table2", "ml-100k"], "'ml-100k' is not an option; name a data set with --dataset"),
         (["table1", "--epochs=3"], "--epochs: table1 takes"),
         (["table2", "--dataset=nothing"], "--dataset=nothing: it has no protocol"),
         (["table2", "--protocol=nothing"], "--protocol=nothing: must be one of"),
         (["table2", "--models=GLINTRUE"], "Did you mean GLINTRU"),
         (["table2", "--models="], "--models: names no model"),
-        (["table2", "--values=3"], "--values=3: table2 varies no number"),
+        (["table2", "--values=3"], "--values=3: table2 does not vary a number"),
         (["figure3", "--values=3,x"], "--values=3,x: must be whole numbers"),
         (["table2", "--seeds=0"], "--seeds=0: must be at least 1"),
         (["table2", "--jobs=0"], "--jobs=0: must be at least 1"),
@@ -148,7 +148,7 @@ def test_a_training_of_other_settings_is_a_mistake_too(place, capsys, monkeypatc
     folder = freshness.folder_of(few(), place.scratch)
     (folder / "epoch-0").mkdir(parents=True)
     assert command.main(words_for(place, "figure2")) == 2
-    assert capsys.readouterr().err.startswith(f"error: {folder} has epochs, and no settings.json")
+    assert capsys.readouterr().err.startswith(f"error: {folder} has epochs, but no settings.json")
 
 
 @pytest.mark.parametrize("text, value", [("2h", 7200), ("1h30m", 5400), ("90s", 90), ("90", 90), (None, math.inf)])
