@@ -70,7 +70,7 @@ def seeded(function):
 
 
 def both_ways(trainer, data):
-    """The metrics of RecBole's own evaluation and of the compact one, each with the state of the random generators after it."""
+    """The metrics of RecBole's own evaluation and of the compact one, each with the random state after it."""
     results = []
     for compact in (False, True):
         trainer.config["compact_evaluation"] = compact

@@ -99,7 +99,7 @@ def test_there_is_one_checkpoint(two, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*plugin.announced_models(), process_runs.ACCELERATED])
 def test_gradients_of_all_models_are_averaged(two, name):
-    """A share each, in groups of similar length, and on both the gradients of all rows, which are those without groups."""
+    """A share each, in groups of similar length; both get the gradients of all rows, which are those without groups."""
     expected = process_runs.gradients(name)
     first, second = (outcomes["gradients"][name] for outcomes in two[1])
     assert expected.keys() == first.keys()

@@ -38,7 +38,7 @@ def clicks(step):
 
 
 def test_clicks_of_a_file_out_of_order(workplace, caplog):
-    """The first seven clicks of a user are in one step, where all but the fourth change places; the last is after them."""
+    """A user's first seven clicks are in one step, where all but the fourth change places; the last is after them."""
     data, (said,) = prepare(workplace, caplog, clicks)
     assert last_history(data) != [f"i{step}" for step in range(CLICKS - 1)]
     assert said.startswith("TIME_FIELD='timestamp': RecBole stores times as float32, here in steps of 128, ")
