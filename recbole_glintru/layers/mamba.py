@@ -19,7 +19,9 @@ KERNEL_WIDTHS = (2, 3, 4)  # supported by causal-conv1d
 
 
 class Mamba(nn.Module):
-    """Gate and inputs from one projection, a short causal convolution, a selective scan, a projection back.
+    """Gate z and inputs from one projection, a short causal convolution, a selective scan, a projection back.
+
+    The scan is s_t = exp(delta_t A) * s_{t-1} + (delta_t u_t) B_t, y_t = C_t s_t + D u_t; its output is y * SiLU(z).
 
     Names and shapes of the parameters are those of `mamba_ssm.Mamba` with its default options: a `state_dict` of
     one loads into the other. Causal, so padding on the right affects no real position.
