@@ -8,7 +8,7 @@
 
 table1 statistics of the data; table2 accuracy; table3 efficiency; table4, table8, table9 ablations (ML-1M, Video Games,
 Beauty); table6 activations of the gate; table7, figure6 layers; figure2 mixing weights; figure3, figure4 kernel size;
-figure5 hidden size; variations: the points that the published code and the text leave open, one at a time. table3 is
+figure5 hidden size; variations: what the published code and the text leave open, one at a time. table3 is
 `benchmarks/efficiency.py`, takes its options, and with --report runs nothing.
 
 Each combination of model, data set and seed is a cell. Its result is a JSON file in `benchmarks/results/cells/`, and no
