@@ -2,7 +2,7 @@
 
 import sys
 
-import recbole_glintru  # noqa: F401  (at the top: worker processes that run these lines find the models)
+import recbole_glintru  # noqa: F401  (at the top, so that worker processes find the models)
 from recbole_glintru.allocator import keep_freed_memory
 from recbole_glintru.search import command
 

@@ -2,7 +2,7 @@
 
 import sys
 
-import recbole_glintru  # noqa: F401  (at the top: the processes that --nproc starts run these lines too)
+import recbole_glintru  # noqa: F401  (at the top, because the processes that --nproc starts run these lines too)
 from recbole_glintru.allocator import keep_freed_memory
 from recbole_glintru.launch import command
 

@@ -1,4 +1,7 @@
-"""What setup.cfg cannot say: two files go to the top of site-packages, so that RecBole finds the models unasked."""
+"""The part setup.cfg cannot express: two files at the top of site-packages.
+
+They register the models when RecBole is imported.
+"""
 
 from pathlib import Path
 
@@ -14,7 +17,7 @@ STARTUP_LINE = (
 
 
 class BuildWithStartup(build_py):
-    """`build_py` that also ships the start-up line and its finder; an editable install leaves them out."""
+    """`build_py` that also installs the start-up line and its finder, except in an editable install."""
 
     def run(self):
         super().run()

@@ -1,10 +1,10 @@
-"""Compiles every Triton kernel of the package for a GPU that need not be there, and says what each takes of it.
+"""Compiles every Triton kernel of the package for a GPU, which need not be present, and shows what each uses of it.
 
     python benchmarks/compile_kernels.py                    # Hopper
     python benchmarks/compile_kernels.py --capability 80    # Ampere
 
-Needs Triton, and no GPU. Registers are those of one thread; a stack is registers that spill to memory; a question mark
-stands where Triton comes without the tool that says so.
+Needs Triton, but no GPU. Registers are those of one thread; the stack is registers that spill to memory; a question
+mark means that this Triton comes without the tool that reports it.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 TYPES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
-SHARED_MEMORY = {80: 166_912, 86: 101_376, 89: 101_376, 90: 232_448}  # bytes that one program may take
+SHARED_MEMORY = {80: 166_912, 86: 101_376, 89: 101_376, 90: 232_448}  # bytes that one program may use
 
 
 def compile_kernel(kernel, types: dict, constants: dict, capability: int = 90, **options):
@@ -57,7 +57,7 @@ def _registers_and_stack(cubin):
 
 
 def gru_cases(capability: int):
-    """(name, kernel, types, constants, options) of the GRU at every width, type and layout, as such a card runs it."""
+    """(name, kernel, types, constants, options) of the GRU at every width, type and layout, as on such a GPU."""
     import torch
 
     from recbole_glintru.ops.gru import triton_gru
@@ -132,7 +132,7 @@ def all_cases(capability: int) -> dict[str, tuple]:
 
 
 def compile_case(name: str, capability: int) -> Union[dict, str]:
-    """What a case takes, or the compiler's error."""
+    """The resources of a case, or the compiler's error."""
     kernel, types, constants, options = all_cases(capability)[name]
     try:
         return resources(compile_kernel(kernel, types, constants, capability, **options))
@@ -141,7 +141,7 @@ def compile_case(name: str, capability: int) -> Union[dict, str]:
 
 
 def compile_all(names: Sequence[str], capability: int, jobs: int) -> Iterator[tuple[str, Union[dict, str]]]:
-    """Each case and what came of it, in their order; in processes, if several jobs may run at once."""
+    """Each case and its outcome, in order; in several processes if several jobs may run at once."""
     compile_one = functools.partial(compile_case, capability=capability)
     if min(jobs, len(names)) <= 1:
         yield from zip(names, map(compile_one, names))
@@ -154,7 +154,7 @@ def compile_all(names: Sequence[str], capability: int, jobs: int) -> Iterator[tu
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--capability", type=int, default=90, help="90 is Hopper, 80 Ampere")
-    parser.add_argument("--device-capability", action="store_true", help="that of the GPU that is there")
+    parser.add_argument("--device-capability", action="store_true", help="that of the present GPU")
     parser.add_argument("--only", default="", help="cases whose name contains this")
     parser.add_argument("--jobs", type=positive(int), default=cores(), help="at once (default: the cores)")
     arguments = parser.parse_args()

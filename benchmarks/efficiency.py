@@ -1,17 +1,17 @@
-"""What each model costs in training, scoring, evaluation and memory, side by side with GLINT-RU.
+"""The cost of each model in training, scoring, evaluation and memory, compared with GLINT-RU.
 
-    python benchmarks/efficiency.py --shape beauty                  # made data of the size of Amazon Beauty
+    python benchmarks/efficiency.py --shape beauty                  # made-up data of the size of Amazon Beauty
     python benchmarks/efficiency.py --dataset ml-1m --data_path DIR     # real data, DIR/ml-1m/ml-1m.inter
     python benchmarks/efficiency.py --shape beauty --growth length catalogue
     python benchmarks/efficiency.py --shape ml-1m --loader
     python benchmarks/efficiency.py --shape ml-1m --profile
 
-The table of the paper (its Table 3), with RecBole's GRU4Rec, BERT4Rec, SASRec and LightSANs beside the package's
-models, each as it is and `-accelerated` by `recbole_glintru.accelerate`, and `GLINTRU-plain`, GLINT-RU as anybody
-would write it down. Settings are the paper's (`properties/dataset/`), data, loaders and evaluation RecBole's own.
-Results are printed, and put into `benchmarks/results/efficiency-<device>.{json,md}`, with plots where Matplotlib is
-installed; a run replaces its own sections there and leaves the others. They are written every few seconds: what ends it
-leaves what was measured. Ctrl-C ends it in good order.
+The table of the paper (its Table 3), with the package's models, RecBole's GRU4Rec, BERT4Rec, SASRec and LightSANs, each
+as it is and `-accelerated` by `recbole_glintru.accelerate`, and `GLINTRU-plain`, a straightforward GLINT-RU. Settings
+are the paper's (`properties/dataset/`); data, loaders and evaluation are RecBole's own. Results are printed, and put
+into `benchmarks/results/efficiency-<device>.{json,md}`, with plots if Matplotlib is installed; a run replaces its own
+sections there and keeps the others. They are written every few seconds, so an interrupted run keeps its measurements.
+Ctrl-C ends it cleanly.
 """
 
 import argparse
@@ -35,18 +35,18 @@ from tqdm import tqdm
 from recbole_glintru.allocator import keep_freed_memory
 from recbole_glintru.launch.errors import UserError
 
-SHAPE_ROWS = 40_000  # training rows that are made of a shape: enough for RecBole's loaders, little to prepare
+SHAPE_ROWS = 40_000  # training rows made from a shape: enough for RecBole's loaders, quick to prepare
 GROWTH_TURNS = 5
 PROFILED = [REFERENCE, REFERENCE + PLAIN]
-SECONDS_UNWRITTEN = 5.0  # of work that may be lost
-TABLE_SECONDS = 660.0  # for a table: three turns of all models, and the evaluation of each
+SECONDS_UNWRITTEN = 5.0  # the most work that may be lost
+TABLE_SECONDS = 660.0  # for a table: enough for three turns of all models and the evaluation of each
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
-    """Run the command line, `sys.argv` unless `arguments` are given, and return the exit status.
+    """Run the command line, by default `sys.argv`, and return the exit status.
 
-    0 is a finished run, 2 a mistake of the user's, named on stderr, 130 a run that Ctrl-C has ended.
+    0 means a finished run, 2 a user error, reported on stderr, 130 a run ended by Ctrl-C.
     """
     obey_interrupts()
     try:
@@ -57,7 +57,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
 
 
 class Parser(argparse.ArgumentParser):
-    """A mistake is a UserError."""
+    """An argument parser whose errors are UserErrors."""
 
     def error(self, message):
         raise UserError(message)
@@ -71,7 +71,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """
     parser = Parser(description=__doc__.partition("\n")[0], allow_abbrev=False)
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--shape", choices=shapes.SHAPES, help="made data of this size and shape (default: beauty)")
+    source.add_argument("--shape", choices=shapes.SHAPES, help="made-up data of this size and shape (default: beauty)")
     source.add_argument("--dataset", help="a data set of RecBole's, found in --data_path")
     parser.add_argument("--data_path", type=Path, help="the folder that holds <dataset>/<dataset>.inter")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu, cuda or cuda:N")
@@ -79,17 +79,17 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--growth", nargs="+", metavar="WHAT", default=[], help=f"of {', '.join(growth.AXES)}")
     parser.add_argument("--values", nargs="+", type=positive(int), metavar="N", help="of the one --growth")
     parser.add_argument("--loader", action="store_true", help="the loaders' share, and what RecBole's options change")
-    parser.add_argument("--profile", action="store_true", help="what a training step spends its time on")
-    parser.add_argument("--turns", type=positive(int), default=7, help="most turns (default 7, of slow models 3)")
+    parser.add_argument("--profile", action="store_true", help="where the time of a training step goes")
+    parser.add_argument("--turns", type=positive(int), default=7, help="the most turns (default 7, for slow models 3)")
     parser.add_argument(
-        "--budget", type=positive(float), metavar="SECONDS", help="begin nothing after so long (table: 660)"
+        "--budget", type=positive(float), metavar="SECONDS", help="start nothing after so long (table: 660)"
     )
     parser.add_argument("--batch_size", type=positive(int), help="default 2048 on a GPU; 1024, ml-1m 256, on a CPU")
     parser.add_argument(
         "--bfloat16", action="store_true", help="the table's steps and scoring under autocast, no evaluation pass"
     )
     parser.add_argument("--keep_memory", action="store_true", help="keep freed memory, as run_recbole.py does, for all")
-    parser.add_argument("--threads", type=positive(int), default=torch.get_num_threads(), help="of the CPU")
+    parser.add_argument("--threads", type=positive(int), default=torch.get_num_threads(), help="CPU threads")
     parser.add_argument(
         "--evaluation_seconds", type=positive(float), default=5.0, help="a longer pass is scaled (default 5)"
     )
@@ -111,7 +111,7 @@ def _check(options):
     if options.values and len(options.growth) != 1:
         raise UserError("--values needs exactly one --growth.")
     if options.growth and options.dataset:
-        raise UserError(f"--growth is measured on made batches: name a --shape, not --dataset {options.dataset}.")
+        raise UserError(f"--growth is measured on made-up batches: name a --shape, not --dataset {options.dataset}.")
     if options.bfloat16 and (options.growth or options.loader or options.profile):
         raise UserError("--bfloat16: is for the table, without --growth, --loader and --profile.")
     if options.dataset is None:
@@ -121,7 +121,7 @@ def _check(options):
         return
     if options.dataset == "ml-100k":
         if options.data_path is not None:
-            raise UserError(f"--data_path {options.data_path}: RecBole has this data set within itself, leave it out.")
+            raise UserError(f"--data_path {options.data_path}: RecBole includes this data set, leave the option out.")
         options.data_path = Path()
         return
     if options.data_path is None:
@@ -136,7 +136,7 @@ def _check(options):
 
 
 def run(options: argparse.Namespace) -> int:
-    """Measure what the options ask for, print it, and write it down; the exit status."""
+    """Measure what the options ask for, print and write it, and return the exit status."""
     torch.set_num_threads(options.threads)
     options.keep_memory = options.keep_memory and keep_freed_memory()
     if options.device.type == "cuda":
@@ -146,7 +146,7 @@ def run(options: argparse.Namespace) -> int:
     budget = Budget(options.budget or (None if options.growth or options.loader or options.profile else TABLE_SECONDS))
     status, written, device = 0, time.monotonic(), report.device_name(options.device)
     with warnings.catch_warnings(), empty_folder() as folder, tqdm(leave=False, unit=" steps", disable=None) as bar:
-        warnings.filterwarnings("ignore", module=r"recbole\.")  # RecBole, on a current pandas
+        warnings.filterwarnings("ignore", module=r"recbole\.")  # RecBole with a current pandas
 
         def advance(text):
             bar.set_description(text)
@@ -180,7 +180,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def measurements(options: argparse.Namespace) -> int:
-    """How many there are at the most, for the progress bar."""
+    """The largest possible number of measurements, for the progress bar."""
     if options.loader and not options.growth:
         return LOADER_SETTINGS
     if options.profile and not options.growth:
@@ -193,7 +193,7 @@ def measurements(options: argparse.Namespace) -> int:
 
 
 def find_workload(options: argparse.Namespace, folder: Path) -> Workload:
-    """The data set that the options name, or one that is made in `folder`."""
+    """The data set named by the options, or one made in `folder`."""
     candidates = tuple(options.models or all_candidates())
     if options.dataset:
         title = f"{options.dataset} data"

@@ -1,9 +1,9 @@
-"""Fills Triton's cache: runs the kernels that the benchmarks use once, in as many processes as there are cores.
+"""Fills Triton's cache: runs each kernel that the benchmarks use once, in as many processes as there are cores.
 
     python benchmarks/fill_cache.py
 
-A kernel takes seconds to compile, and a process compiles one after the other. On a few rows each: kernels are compiled
-for widths, types and layouts, not for numbers of rows. Models come after the kernels, and compile what is left.
+A kernel takes seconds to compile, and a process compiles one after the other. A few rows are enough, because kernels
+are compiled for widths, types and layouts, not for numbers of rows. Models come after the kernels and compile the rest.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from recbole_glintru.ops.layouts.compact import Compact
 from recbole_glintru.ops.layouts.padded import Padded
 from recbole_glintru.ops.scan import triton_guard as scan_guard
 
-MODELS = ("GLINTRU", "Mamba4Rec", "RecMamba", "SIGMA")  # that have kernels of the package
+MODELS = ("GLINTRU", "Mamba4Rec", "RecMamba", "SIGMA")  # those with kernels of the package
 STATES, EXPAND, TAPS = 32, 2, 3  # of Mamba4Rec, of Mamba4Rec, of GLINT-RU's convolutions
 LENGTHS = (20, 3)
 ITEMS = 1000
@@ -52,7 +52,7 @@ def convolution(device, d, dtype):
 
 
 def scan(device, d, dtype, last_only):
-    """Forward and backward pass with all that Mamba4Rec has, at every position or at the last one."""
+    """Forward and backward pass with all inputs of Mamba4Rec, at every position or at the last one."""
     rows, length, channels = len(LENGTHS), max(LENGTHS), EXPAND * d
     steps = (length,) * (not last_only)
     u, delta, B, C, z = _random(
@@ -87,7 +87,7 @@ def _both_ways(out):
 
 
 def kernel_tasks() -> dict[str, Callable]:
-    """Name -> what is called with the device; the slowest ones first."""
+    """Name -> a function of the device; the slowest ones first."""
     tasks = {}
     widths = [width for _, width in WIDTHS.values()]
     for d, dtype, last_only in itertools.product(widths, (torch.float32, torch.bfloat16), (False, True)):
@@ -102,7 +102,7 @@ def kernel_tasks() -> dict[str, Callable]:
 
 
 def model_tasks() -> dict[str, Callable]:
-    """Name -> what is called with the device."""
+    """Name -> a function of the device."""
     kinds = itertools.product(MODELS, WIDTHS, (None, torch.bfloat16))
     return {
         f"{name}, {shape} shape, {precision or torch.float32}": functools.partial(
@@ -113,7 +113,7 @@ def model_tasks() -> dict[str, Callable]:
 
 
 def run_task(name: str, device: torch.device) -> tuple[float, Optional[str]]:
-    """Seconds that a task took, and its error."""
+    """Seconds that a task took, and its error, if any."""
     begin = time.perf_counter()
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -134,7 +134,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--device", default="cuda", help="cpu, cuda or cuda:N, default cuda")
     parser.add_argument("--jobs", type=positive(int), default=cores(), help="at once (default: the cores)")
-    parser.add_argument("--only", default="", help="what has this in its name")
+    parser.add_argument("--only", default="", help="only tasks with this in their name")
     options = parser.parse_args(arguments)
     obey_interrupts()
     try:

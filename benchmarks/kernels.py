@@ -1,14 +1,14 @@
-"""The package's GPU kernels beside what they replace, and where the milliseconds of a training step go.
+"""The package's GPU kernels compared with what they replace, and where the time of a training step goes.
 
-    python benchmarks/kernels.py                          # everything, some four minutes
-    python benchmarks/kernels.py --parts gru --sweep      # the GRU's kernels with other tiles too
-    TRITON_INTERPRET=1 python benchmarks/kernels.py --device cpu --small     # tries the script out; times mean nothing
+    python benchmarks/kernels.py                          # everything, about four minutes
+    python benchmarks/kernels.py --parts gru --sweep      # also the GRU's kernels with other tiles
+    TRITON_INTERPRET=1 python benchmarks/kernels.py --device cpu --small   # tries out the script; times are meaningless
 
-On random data of the lengths of the paper's training histories, batches of 2048; forward and backward pass, one
-after the other in one process. Ceilings of the card are measured first: a large product, a large copy. `GPU` is the
-time of the device alone, empty where a call has more launches than can wait for it, `clock` that of a call among many.
-Results are printed, and on a GPU put into `benchmarks/results/kernels-<device>.{json,md}` after each section, in the
-place of those of the same name.
+Random data with the lengths of the paper's training histories, in batches of 2048; forward and backward pass, one after
+the other in one process. The ceilings of the card are measured first: a large product, a large copy. `GPU` is the time
+of the device alone, empty if a call has more launches than can be queued; `clock` is that of a call among many. Results
+are printed, and on a GPU put into `benchmarks/results/kernels-<device>.{json,md}` after each section, replacing those
+of the same name.
 """
 
 import argparse
@@ -41,7 +41,7 @@ from recbole_glintru.ops.scan import mamba_guard
 from recbole_glintru.ops.scan import triton_guard as scan_guard
 from recbole_glintru.ops.scan.selective_scan import selective_scan_last
 
-TILES = ((16, 2), (16, 4), (16, 8), (32, 4), (32, 8), (64, 8))  # rows a program, warps
+TILES = ((16, 2), (16, 4), (16, 8), (32, 4), (32, 8), (64, 8))  # rows per program, warps
 STATES, EXPAND = 32, 2  # of Mamba4Rec
 TAPS = 3  # of GLINT-RU's convolutions
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -65,13 +65,13 @@ def agreement(options):
 
 
 def gru(options):
-    """The fused GRU beside cuDNN's, at the true lengths: cuDNN computes every row up to the longest one."""
+    """The fused GRU compared with cuDNN's, at the true lengths; cuDNN computes every row up to the longest one."""
     for name in WIDTHS:
         lengths, longest, d = true_lengths(name, options)
         layout = Padded(lengths, longest)
         x = torch.randn(len(lengths), longest, d, device=options.device)
         weights = [torch.randn(3 * d, d, device=options.device) * d**-0.5 for _ in range(2)]
-        # A product for the input and one for the state, and twice as many backward; of the real positions alone.
+        # A product for the input and one for the state, and twice as many backward, for the real positions alone.
         operations = 3 * 2 * 2 * 3 * d * d * int(lengths.sum())
         actions = {}
         for kind, dtype in TYPES.items():
@@ -96,7 +96,7 @@ def _fused(x, weight_ih, weight_hh, layout, dtype):
 
 @contextlib.contextmanager
 def _tile(rows=None, warps=None):
-    """Other tiles than the kernels' own, inside the block."""
+    """Use other tiles than the kernels' own inside the block."""
     from recbole_glintru.ops.gru import triton_gru
 
     plain = triton_gru.launch
@@ -109,7 +109,7 @@ def _tile(rows=None, warps=None):
 
 
 def _measured(actions, options, tensors, layout, operations):
-    """Rows: forward pass, step, ratios to the first of the same type, memory, rate, share of the ceiling."""
+    """Rows: forward pass, step, ratios to the first one of the same type, memory, rate, share of the ceiling."""
     rows, reference = [], {}
     for label, (function, dtype, tile) in actions.items():
         own = [tensor.clone().requires_grad_() for tensor in tensors]
@@ -132,12 +132,12 @@ def _measured(actions, options, tensors, layout, operations):
 
 
 def _quotient(dividend, divisor):
-    """None where one of the two is not known."""
+    """None if either is None."""
     return None if dividend is None or divisor is None else dividend / divisor
 
 
 def _times_and_peak(forward, inputs, device):
-    """Times of a forward pass and of a forward and backward one, and MiB that the latter takes."""
+    """Times of a forward pass and of a forward and backward pass, and the MiB that the latter takes."""
 
     def train():
         out = forward()
@@ -155,7 +155,7 @@ def _times_and_peak(forward, inputs, device):
 
 
 def convolution(options):
-    """The fused convolution beside the layout's own: one product for all taps and sums of shifted tensors."""
+    """The fused convolution compared with the layout's own: one product for all taps and sums of shifted tensors."""
     for name in WIDTHS:
         lengths, longest, d = true_lengths(name, options)
         layout = Compact(lengths, longest)
@@ -214,7 +214,7 @@ def scan(options):
         yield title, _header("scan", "torch"), rows
 
 
-PARTS = {  # in the order of their worth
+PARTS = {  # in order of importance
     part.__name__: part
     for part in (agreement, ceilings, gru, convolution, epoch, step, scan, projection, tail, compiled)
 }
@@ -227,7 +227,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=tuple(PARTS))
     parser.add_argument("--batch_size", type=positive(int), default=2048)
     parser.add_argument("--sweep", action="store_true", help="the GRU with other tiles than its own")
-    parser.add_argument("--small", action="store_true", help="sizes at which only the script is tried out")
+    parser.add_argument("--small", action="store_true", help="small sizes, only to try out the script")
     parser.add_argument("--output", type=Path, default=RESULTS)
     options = parser.parse_args(arguments)
     try:
@@ -238,7 +238,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     if options.device.type == "cuda":
         torch.cuda.set_device(options.device)
     options.output = options.output.resolve()
-    options.ceilings = {}  # products a second, by type, once they are measured
+    options.ceilings = {}  # operations per second of products, by type, once they are measured
     torch.manual_seed(0)
     obey_interrupts()
     try:
@@ -248,7 +248,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Measure the parts, each whatever became of the others, and print and write each table; the exit status."""
+    """Measure each part, even if others fail, print and write each table, and return the exit status."""
     failed, name = [], report.device_name(options.device)
     for part in options.parts:
         try:
@@ -265,7 +265,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def write(folder: Path, name: str, sections: dict[str, dict]) -> None:
-    """Put sections into the results of a device, in the place of those of the same name."""
+    """Put sections into the results of a device, replacing those of the same name."""
     folder.mkdir(parents=True, exist_ok=True)
     stem = report.file_stem(name, "kernels")
     data_file, text_file = folder / f"{stem}.json", folder / f"{stem}.md"

@@ -3,31 +3,31 @@
     python benchmarks/ops.py                    # the machine's GPU if there is one, else two CPU threads
     python benchmarks/ops.py --rows 16 --plain-rows 4 --growth      # without the growth with the length
 
-The first table compares the package's scans; the second, of `--plain-rows` since it takes 25 to 100 times the memory,
-adds the time loop as it is usually written. Both have the time of the exponentials alone beside them.
+The first table compares the package's scans. The second has only `--plain-rows` rows, because the usual time loop,
+which it adds, takes 25 to 100 times the memory. Both also show the time of the exponentials alone.
 
 Results are printed, and put into `benchmarks/results/scan-<device>.md`.
 
-The candidates run in turns in one process (A A B B C C A A ...) after a warm-up, and of two steps the second counts;
+The candidates run in turns in one process (A A B B C C A A ...) after a warm-up, and the second of two steps counts;
 the table has the median of each and the median of the ratios within a turn, with the range. Peak memory is that of a
-process of its own, above what the inputs take: the resident set on a CPU (Linux), the allocator's on a GPU.
+separate process, above what the inputs take: the resident set on a CPU (Linux), the allocator's peak on a GPU.
 
-Candidates: `reference`, `torch` and, on a CPU where Numba is installed, `numba` are the package's, `mamba_ssm` the CUDA
-kernels where they are usable; the others are held against the first one of a table. `sliced` is the time loop as the
-published `selective_scan_ref` writes it, with decays and inputs of all steps at once and a slice of them a step: the
-gradient of a slice is as large as the whole, so that training is quadratic in the length.
+Candidates: `reference`, `torch` and, on a CPU with Numba, `numba` are the package's; `mamba_ssm` is the CUDA kernels,
+if usable. All are compared with the first one of a table. `sliced` is the time loop of the published
+`selective_scan_ref`, which computes decays and inputs of all steps at once and takes a slice of them in each step: the
+gradient of a slice is as large as the whole, so training is quadratic in the length.
 
 What bounds `torch` on a CPU (L=200, D=256, N=32, float32): a training step makes 16 passes of products, sums and small
-matrix products over [B, D, N] numbers at 5 to 8 * 10^9 a second and core, and two of 2^x at 1.6 * 10^9: at least 3.9 ns
-a number. `reference` does the same arithmetic in more passes, each into new memory. Predicted for 128 rows and two
+matrix products over [B, D, N] numbers at 5 to 8 * 10^9 per second and core, and two of 2^x at 1.6 * 10^9: at least 3.9
+ns per number. `reference` does the same arithmetic in more passes, each into new memory. Predicted for 128 rows and two
 threads: 1.1 s against 7 s, a factor of six. Measured: 0.53 to 0.61 s against 1.4 to 3.1 s, a factor of 3 to 6, with
 0.29 against 3.7 GB; `sliced` takes 32 to 47 s and 9 to 10 GB.
 
 `numba` does the arithmetic of a step while its numbers are in registers. Eight numbers need ten products or multiply-
-adds in a forward pass and seventeen in a backward one, two of which an AVX2 core begins in a cycle of 3.2 GHz: 54 ms
-for 128 rows and two threads is the least; 133 ms were predicted for all, softplus and products included. Measured: 39
-and 72 ms, and 0.13 to 0.16 s in all. To `reference`, which takes 1.4 to 1.8 s where the memory of the step before is
-still there and up to 3.1 s where it is not, that is a factor of 11 to 15.
+adds in a forward pass and seventeen in a backward one, of which an AVX2 core starts two per cycle at 3.2 GHz: at least
+54 ms for 128 rows and two threads; 133 ms were predicted in total, including softplus and products. Measured: 39 and
+72 ms, and 0.13 to 0.16 s in total. Compared with `reference`, which takes 1.4 to 1.8 s if the memory of the step before
+is still available and up to 3.1 s if not, that is a factor of 11 to 15.
 """
 
 import argparse
@@ -77,7 +77,7 @@ def make_inputs(rows, length, channels, states, device):
     generator = torch.Generator().manual_seed(0)
 
     def draw(*shape):
-        # The model's layout: channels innermost, handed over transposed.
+        # The model's layout: channels innermost, passed transposed.
         return torch.randn(*shape, generator=generator).to(device)
 
     u, delta, B, C = (draw(rows, length, width).transpose(1, 2) for width in (channels, channels, states, states))
@@ -90,7 +90,7 @@ def training_step(name, inputs):
     device = inputs[0].device
     for tensor in inputs:
         tensor.grad = None
-    gc.collect()  # the 200 steps of a plain loop leave garbage, which is not to be collected in another's time
+    gc.collect()  # the 200 steps of a plain loop leave garbage; do not collect it in another's time
     _wait(device)
     start = time.perf_counter()
     out = CANDIDATES[name](*inputs, delta_softplus=True)
@@ -100,7 +100,7 @@ def training_step(name, inputs):
 
 
 def second_of_two_steps(name, inputs):
-    """Seconds of a step behind one like it, as in training: what it finds of memory is what that one has left."""
+    """Seconds of a step right after a similar one, as in training: it finds the memory that the first has left."""
     training_step(name, inputs)
     return training_step(name, inputs)
 
@@ -111,7 +111,7 @@ def _wait(device):
 
 
 def peak_memory(name, shape, device, threads):
-    """MiB that a training step takes above its inputs, in a process of its own."""
+    """MiB that a training step takes above its inputs, in a separate process."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_measure_memory, args=(sender, name, shape, str(device), threads))
@@ -128,7 +128,7 @@ def peak_memory(name, shape, device, threads):
 def _measure_memory(sender, name, shape, device, threads):
     torch.set_num_threads(threads)
     device = torch.device(device)
-    training_step(name, make_inputs(1, 2, *shape[2:], device))  # what is loaded once
+    training_step(name, make_inputs(1, 2, *shape[2:], device))  # one-time loading
     inputs = make_inputs(*shape, device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -143,7 +143,7 @@ def _measure_memory(sender, name, shape, device, threads):
 
 
 def _high_water_mark():
-    """Bytes of this process's resident set at its greatest; unlike `ru_maxrss` without its parent's. Linux alone."""
+    """The peak of this process's resident set in bytes; unlike `ru_maxrss`, without the parent's. Only on Linux."""
     try:
         with open("/proc/self/status") as status:
             return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
@@ -152,8 +152,8 @@ def _high_water_mark():
 
 
 def compare(names, shape, device, turns, threads):
-    """Markdown lines: time, times as long as the first candidate, and peak memory of each candidate."""
-    # Before the steps here, whose memory is kept: a plain loop's is half of a small machine's.
+    """Markdown lines: time, ratio to the first candidate, and peak memory of each candidate."""
+    # Before the steps below, whose memory is kept: a plain loop's is half that of a small machine.
     memory = {name: peak_memory(name, shape, device, threads) for name in names}
     inputs = make_inputs(*shape, device)
     for name in names:
@@ -171,7 +171,7 @@ def compare(names, shape, device, turns, threads):
 
 
 def exponentials(shape, device, turns):
-    """A Markdown line: the time of the two powers of each number that a training step takes, in a buffer in cache."""
+    """A Markdown line: the time of the two powers of each number in a training step, in a buffer in cache."""
     rows, length, channels, states = shape
     buffer = torch.rand(min(2**18, rows * channels * states), device=device).neg_()
     result = torch.empty_like(buffer)
@@ -188,7 +188,7 @@ def exponentials(shape, device, turns):
 
 
 def grow(name, lengths, shape, device, turns, threads):
-    """Markdown lines: time and peak memory at each length, in all and a position."""
+    """Markdown lines: time and peak memory at each length, in total and per position."""
     yield f"| L | {name}: ms (least of {turns}) | us a position | peak MiB | KiB a position |"
     yield "|---|---|---|---|---|"
     sized = {length: make_inputs(shape[0], length, *shape[2:], device) for length in lengths}
@@ -205,7 +205,7 @@ def grow(name, lengths, shape, device, turns, threads):
 
 
 def main(words: Optional[Sequence[str]] = None) -> None:
-    """Run the command line, `sys.argv` unless `words` are given; a mistake of the user's ends it with status 2."""
+    """Run the command line, by default `sys.argv`; a user error ends it with status 2."""
     words = sys.argv[1:] if words is None else list(words)
     arguments, device = parse(words)
     torch.set_num_threads(arguments.threads)
@@ -277,5 +277,5 @@ def measure(arguments: argparse.Namespace, device: torch.device) -> Iterator[str
 
 
 if __name__ == "__main__":
-    keep_freed_memory()  # as run_recbole.py does: for all candidates alike
+    keep_freed_memory()  # as run_recbole.py does; the same for all candidates
     main()

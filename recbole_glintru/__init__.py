@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 
 
 def _check_recbole():
-    """RecBole 1.2.1 or later; from Python 3.12 on `pip install recbole` finds nothing newer than 1.2.0, which fails."""
+    """Require RecBole 1.2.1 or later; on Python 3.12 and later `pip install recbole` finds only 1.2.0, which fails."""
     line = "Run:  pip install --no-deps recbole==1.2.1"
     if _find_spec("recbole") is None:
         raise ModuleNotFoundError(
@@ -20,14 +20,14 @@ def _check_recbole():
     try:
         installed = _version("recbole")
     except _NotInstalled:
-        return  # RecBole's sources on the path
+        return  # RecBole is on the path as sources
     if [int(part) for part in installed.split(".")[:3] if part.isdigit()] < [1, 2, 1]:
-        raise ImportError(f"recbole_glintru needs RecBole 1.2.1, and {installed} is installed. {line}", name="recbole")
+        raise ImportError(f"recbole_glintru needs RecBole 1.2.1, but {installed} is installed. {line}", name="recbole")
 
 
 _check_recbole()
 
-# These two are imported for what they enter into the tables of `compat/import_hooks.py`.
+# These two are imported because they register functions in the tables of `compat/import_hooks.py`.
 from recbole_glintru import additions as _additions  # noqa: E402, F401
 from recbole_glintru import compat as _compat  # noqa: E402, F401
 from recbole_glintru import plugin as _plugin  # noqa: E402

@@ -1,11 +1,11 @@
-"""The savings of this package's models for RecBole's own and anybody's: `accelerate(model)`, or `accelerate: True`.
+"""The speed-ups of this package's models, applied to any sequential model: `accelerate(model)` or `accelerate: True`.
 
-1. `predict` encodes each distinct history once: RecBole's sampled evaluation repeats it for every candidate.
-2. `forward` runs on groups of rows of like length, each cut to its own longest history (`ops/histories/grouping.py`).
+1. `predict` encodes each distinct history once; RecBole's sampled evaluation repeats it for every candidate.
+2. `forward` runs on groups of rows of similar length, each cut to its longest history (`ops/histories/grouping.py`).
 3. Dropout draws cheaper random numbers on a CPU (`ops/dropout.py`).
 
-The first two are exact for a model whose states do not depend on how far a history is padded nor on the other rows of
-the batch. Whether that is so is found out, not believed: see `padding_check.py`.
+The first two are exact for a model whose states depend neither on how far a history is padded nor on the other rows of
+the batch. `padding_check.py` tests whether a model is like that.
 """
 
 import functools
@@ -26,32 +26,32 @@ from recbole_glintru.ops.histories.distinct_rows import distinct_rows
 
 
 class NotInvariant(ValueError):
-    """A model to which the savings would not be exact, or cannot be shown to be; the message has the reason."""
+    """For this model the speed-ups are not exact, or cannot be shown to be; the message gives the reason."""
 
 
 def accelerate(model, length_groups: Union[bool, str, grouping.Costs] = True):
-    """Let a sequential model encode each distinct history once in `predict`, and no more padding than pays.
+    """Let a sequential model encode each distinct history once in `predict`, and skip padding where that saves time.
 
     The model is changed in place and returned: its class becomes a subclass of what it was, of the same name, and so do
-    those of its `torch.nn.Dropout` modules. Its parameters, `state_dict` and checkpoints, random state and training
-    mode stay as they are. Scores, loss and gradients are the same up to rounding, though dropout draws other random
-    numbers. A model of this package has these savings already and is returned as it is.
+    those of its `torch.nn.Dropout` modules. Its parameters, `state_dict`, checkpoints, random state and training mode
+    are unchanged. Scores, loss and gradients are the same up to rounding, except that dropout draws different random
+    numbers. A model of this package already has these speed-ups and is returned unchanged.
 
     Args:
         model: a `SequentialRecommender`; its histories are the two-dimensional integer tensors of `forward`.
         length_groups: the groups, as in `recbole_glintru.settings.length_groups`.
 
     Raises:
-        NotInvariant: on random histories and weights its scores, its loss or its gradients are not the same, or
-            cannot be had without the training data. The model is left as it was. Embedding rows of the padding item
-            are checked as they are, for training leaves them so.
+        NotInvariant: on random histories and weights its scores, loss or gradients differ, or cannot be computed
+            without the training data. The model is left as it was. Embedding rows of the padding item are checked
+            with their current values, because training does not change them.
     """
     plain = type(model)
     if isinstance(model, (NextItemRecommender, Accelerated)):
         return model
     if not isinstance(model, SequentialRecommender):
-        raise NotInvariant(f"{plain.__name__} cannot be accelerated: it is no sequential model, it has no histories.")
-    model._acceleration = _Acceleration(grouping.Costs(0.0, 0.0))  # for the check: every length is a group
+        raise NotInvariant(f"{plain.__name__} cannot be accelerated: it is not a sequential model (no histories).")
+    model._acceleration = _Acceleration(grouping.Costs(0.0, 0.0))  # for the check: one group for each length
     try:
         padding_check.check(model, plain, accelerated_class(plain))
         if model._acceleration.per_position is None:
@@ -70,7 +70,7 @@ def accelerate(model, length_groups: Union[bool, str, grouping.Costs] = True):
 
 
 def on_request(config, model) -> None:
-    """Accelerate the model of a trainer where its settings say `accelerate: True`.
+    """Accelerate the model of a trainer if its settings say `accelerate: True`.
 
     Raises:
         ValueError: `accelerate` is neither True nor False.
@@ -82,14 +82,14 @@ def on_request(config, model) -> None:
 
 @dataclass
 class _Acceleration:
-    """What an accelerated model remembers.
+    """State kept by an accelerated model.
 
     Attributes:
         length_groups: how batches are cut into groups.
-        per_position: whether `forward` returns a state for each position, `[B, L, ...]`, not only one for each row;
-            None until it has been seen.
-        shared: positions and keywords of the arguments of `forward` that once had another length than the batch. As the
-            check has batches of two sizes, a table of items that happens to be as long as a batch is not cut.
+        per_position: whether `forward` returns a state for each position, `[B, L, ...]`, rather than one for each
+            row; None until `forward` has run once.
+        shared: positions and keywords of those arguments of `forward` whose length has once differed from the batch
+            size. The check runs batches of two sizes, so a table of items is not cut when it is as long as a batch.
         scoring: whether `predict` is running.
     """
 
@@ -100,10 +100,10 @@ class _Acceleration:
 
 
 class Accelerated:
-    """Stands before the class of a model: its methods are the model's own, with the first two savings around them."""
+    """First base of an accelerated class: wraps the model's own methods in the first two speed-ups."""
 
     def forward(self, *arguments, **keywords):
-        """The model's own `forward`, of fewer rows and fewer columns."""
+        """The model's own `forward`, on fewer rows and columns."""
         batch = _Batch(arguments, keywords, self._acceleration.shared)
         if batch.item_seq is None or len(batch.item_seq) == 0:
             return super().forward(*arguments, **keywords)
@@ -123,7 +123,7 @@ class Accelerated:
             states = part.encoded_by(encode)
             if not self._acceleration.per_position:
                 return states
-            return F.pad(states, (0, 0) * (states.dim() - 2) + (0, batch.width - longest))  # where nothing is read
+            return F.pad(states, (0, 0) * (states.dim() - 2) + (0, batch.width - longest))  # nothing is read there
 
         costs = grouping.costs(self._acceleration.length_groups, batch.item_seq.device)
         return grouping.run(encode_rows, batch.history_lengths(), costs, self)
@@ -137,22 +137,22 @@ class Accelerated:
             self._acceleration.scoring = False
 
     def __reduce_ex__(self, protocol):
-        """Copies and pickles name the model's own class: this one is made at run time."""
+        """Copies and pickles name the model's own class, because this one is made at run time."""
         return _rebuild, (type(self).__bases__[-1],), self.__dict__
 
 
 class _MaskAtOnce:
-    """BERT4Rec's histories with the mask item behind the last one, in one operation instead of one a row."""
+    """BERT4Rec's histories with the mask item appended, in one operation instead of one per row."""
 
     def reconstruct_test_data(self, item_seq, item_seq_len):
-        """`[B, L]`, `[B]` -> `[B, L]`: each history with the mask item behind it, without its first item."""
+        """`[B, L]`, `[B]` -> `[B, L]`: each history with the mask item after its last item, less the first column."""
         masked = F.pad(item_seq, (0, 1)).scatter(1, item_seq_len.unsqueeze(1), self.mask_token)
         return masked[:, 1:]
 
 
 @functools.cache
 def accelerated_class(plain: type) -> type:
-    """The class that a model of the class `plain` has once it is accelerated."""
+    """The class that a model of class `plain` has once it is accelerated."""
     bases = (Accelerated, plain)
     if getattr(plain, "reconstruct_test_data", None) is BERT4Rec.reconstruct_test_data:
         bases = (Accelerated, _MaskAtOnce, plain)
@@ -165,12 +165,12 @@ def _rebuild(plain):
 
 
 class _Batch:
-    """The arguments of one call of `forward`, B rows each, and which of them follow the positions of a history.
+    """The arguments of one call of `forward`, B rows each, and which of them have a column for each position.
 
     Attributes:
         item_seq: `[B, L]`, the first two-dimensional integer tensor among them, or None.
-        width: L. What has B rows and L columns is cut with the histories.
-        rows: what has B rows, by position or keyword.
+        width: L. Tensors with B rows and L columns are cut together with the histories.
+        rows: the tensors with B rows, by position or keyword.
     """
 
     def __init__(self, arguments, keywords, shared):
@@ -184,13 +184,13 @@ class _Batch:
         self.rows = {key: value for key, value in tensors.items() if key not in shared}
 
     def history_lengths(self) -> Tensor:
-        """`[B]`: up to the last item that is not padding, at least 1, over all that is cut."""
+        """`[B]`: positions up to the last non-padding one in any integer tensor that is cut, at least 1."""
         positions = torch.arange(1, self.width + 1, device=self.item_seq.device)
         sequences = [tensor for tensor in self.rows.values() if self._is_cut(tensor) and _is_integer(tensor)]
         return torch.stack([((tensor != 0) * positions).amax(dim=1) for tensor in sequences]).amax(dim=0).clamp(min=1)
 
     def part(self, rows: grouping.Rows, longest: int) -> "_Batch":
-        """Some of the rows, without the columns behind `longest`."""
+        """Some of the rows, and their first `longest` columns."""
 
         def of(key, value):
             if key not in self.rows:
@@ -201,7 +201,7 @@ class _Batch:
         return _Batch([parts.pop(key) for key in range(len(self.arguments))], parts, self.shared)
 
     def distinct_rows(self):
-        """What `distinct_rows` returns of the arguments, or None where it would save nothing."""
+        """`distinct_rows` of the arguments, or None if it would save nothing."""
         columns = list(self.rows.values())
         if not all(map(_is_integer, columns)):
             return None
@@ -209,7 +209,7 @@ class _Batch:
         return None if len(first) == len(inverse) else (first, inverse)
 
     def encoded_by(self, encode) -> Tensor:
-        """The output of `encode`, a tensor of B rows; some models squeeze a single row away."""
+        """The output of `encode`, a tensor of B rows; some models squeeze away the dimension of a single row."""
         output, rows = encode(*self.arguments, **self.keywords), len(self.item_seq)
         if not isinstance(output, Tensor):
             raise TypeError(f"forward returns a {type(output).__name__}, not a tensor")

@@ -1,6 +1,6 @@
-"""What RecBole's classes can do beside what they did: settings of models that are announced, options of this package.
+"""Extensions of RecBole's classes: settings of announced models, and this package's options.
 
-Each function runs once, right after the body of the RecBole module that it names.
+Each function runs once, right after the body of the RecBole module named in its decorator.
 """
 
 import functools
@@ -13,7 +13,7 @@ from recbole_glintru.compat.import_hooks import after, rebind
 
 @after("recbole.config.configurator")
 def read_default_settings(configurator) -> None:
-    """`Config` reads a plugin model's own YAML where it reads that of RecBole's models: right after overall.yaml."""
+    """`Config` reads a plugin model's own YAML where it reads those of RecBole's models: right after overall.yaml."""
     read = configurator.Config._update_internal_config_dict
 
     @functools.wraps(read)
@@ -30,7 +30,7 @@ def read_default_settings(configurator) -> None:
 
 @after("recbole.config.configurator")
 def read_losses(configurator) -> None:
-    """A model class may name its losses, `losses = {"CE": InputType.POINTWISE, ...}`: RecBole itself knows two.
+    """A model class may name its losses, `losses = {"CE": InputType.POINTWISE, ...}`; RecBole itself knows only two.
 
     The loss decides what a training batch holds: POINTWISE is the target alone, PAIRWISE adds sampled negatives.
     """
@@ -56,18 +56,18 @@ def read_losses(configurator) -> None:
 
 
 def _refuse_sampled_negatives(given, loss):
-    """RecBole would put them in the place of the targets; of "CE" it says so itself."""
+    """With sampled negatives RecBole would replace the targets by them; for "CE" it raises an error of its own."""
     sampled = given.get("train_neg_sample_args")
     if sampled is not None:
-        raise ValueError(f"train_neg_sample_args={sampled!r}: loss_type={loss!r} has no negatives; say None.")
+        raise ValueError(f"train_neg_sample_args={sampled!r}: loss_type={loss!r} has no negatives; set it to None.")
 
 
 @after("recbole.config.configurator")
 def read_published_settings(configurator) -> None:
-    """A model takes its authors' names of settings too, `published_settings = {"num_layers": "gru_layers", ...}`.
+    """A model also accepts its authors' names of settings, `published_settings = {"num_layers": "gru_layers", ...}`.
 
-    Each is read as the name here, in every file, dictionary or command line that does not have that name itself: the
-    user's `num_layers` is above what a file below it, the protocol's for one, says of `gru_layers`.
+    Each is read as this package's name, in every file, dictionary or command line that does not contain that name
+    itself: the user's `num_layers` overrides `gru_layers` of a file with lower priority, such as the protocol's.
     """
     read, load = configurator.Config._load_config_files, configurator.Config._load_internal_config_dict
 
@@ -91,7 +91,7 @@ def read_published_settings(configurator) -> None:
 
 @after("recbole.utils.utils")
 def unknown_models_are_named(utils) -> None:
-    """`get_model` says which name it does not know; RecBole's own ends in `No module named 'lightgbm'`."""
+    """`get_model` names the unknown model; RecBole's own version ends in `No module named 'lightgbm'`."""
     find = utils.get_model
 
     @functools.wraps(find)
@@ -100,7 +100,7 @@ def unknown_models_are_named(utils) -> None:
             return find(model_name)
         except (ValueError, ImportError, AttributeError):
             if model_name in plugin.model_names():
-                raise  # a model that cannot be imported: the reason is in the error
+                raise  # the model exists but cannot be imported: the error has the reason
             raise ValueError(plugin.unknown_model_message(model_name)) from None
 
     rebind(find, get_model)
@@ -108,7 +108,7 @@ def unknown_models_are_named(utils) -> None:
 
 @after("recbole.utils.utils")
 def flops_are_the_models_own(utils) -> None:
-    """`get_flops` asks a model that counts its own operations (`multiply_adds`) for those of one history."""
+    """`get_flops` uses a model's own count of the operations for one history, `multiply_adds`, if it has one."""
     count = utils.get_flops
 
     @functools.wraps(count)
@@ -123,7 +123,7 @@ def flops_are_the_models_own(utils) -> None:
 
 @after("recbole.data.dataset.dataset")
 def filtered_data_are_checked(dataset) -> None:
-    """A data set of which filters leave nothing is named, where the settings say `check_data: True`."""
+    """With `check_data: True`, a data set that is empty after filtering is an error that names it."""
     reset = dataset.Dataset._reset_index
 
     @functools.wraps(reset)
@@ -137,10 +137,7 @@ def filtered_data_are_checked(dataset) -> None:
 
 @after("recbole.data.utils")
 def data_are_checked(utils) -> None:
-    """A data set is checked before and after it is split, where the settings say `check_data: True`.
-
-    The command line has it so.
-    """
+    """With `check_data: True`, as the command line sets it, a data set is checked before and after it is split."""
     prepare, make = utils.data_preparation, utils.create_samplers
 
     @functools.wraps(prepare)
@@ -160,7 +157,7 @@ def data_are_checked(utils) -> None:
 
 @after("recbole.trainer.trainer")
 def models_are_accelerated(trainer) -> None:
-    """A trainer accelerates the model that it is made for, where the settings say `accelerate: True`."""
+    """With `accelerate: True`, a trainer accelerates its model."""
     make = trainer.AbstractTrainer.__init__
 
     @functools.wraps(make)
@@ -174,7 +171,7 @@ def models_are_accelerated(trainer) -> None:
 
 @after("recbole.trainer.trainer")
 def training_data_are_on_the_device(trainer) -> None:
-    """`fit` keeps the training data on its device, where the settings say `data_on_device: True`."""
+    """With `data_on_device: True`, `fit` keeps the training data on the trainer's device."""
     fit = trainer.Trainer.fit
 
     @functools.wraps(fit)
@@ -190,7 +187,7 @@ def training_data_are_on_the_device(trainer) -> None:
 
 @after("recbole.trainer.trainer")
 def sampled_evaluation_is_compact(trainer) -> None:
-    """`evaluate` takes candidates from `recbole_glintru.evaluation`, where that is sure to change no metric."""
+    """`evaluate` takes candidates from `recbole_glintru.evaluation` wherever that is certain to change no metric."""
     evaluate, evaluate_batch = trainer.Trainer.evaluate, trainer.Trainer._neg_sample_batch_eval
 
     @functools.wraps(evaluate)

@@ -1,25 +1,25 @@
-"""Memory that a training step has freed stays with the process, for the next step.
+"""Keep memory that a training step has freed in the process, for the next step.
 
-glibc gives large blocks back to the system as soon as they are free and fetches them anew, page after page, at every
-step: a sixth of the time of a training step on a CPU. This is the same as the environment variables
-`MALLOC_MMAP_THRESHOLD_` and `MALLOC_TRIM_THRESHOLD_`, without having to know of them.
+glibc returns large blocks to the system as soon as they are free and fetches them again, page by page, at every step:
+a sixth of the time of a training step on a CPU. The effect is that of the environment variables
+`MALLOC_MMAP_THRESHOLD_` and `MALLOC_TRIM_THRESHOLD_`; users need not know of them.
 """
 
 import ctypes
 import os
 
-# Bytes; what is larger still goes back at once. Older versions of glibc take no more than the second.
+# Bytes. Larger blocks are still returned at once. Older glibc accepts at most 32 MiB, the second value.
 LARGEST = (1 << 30, 1 << 25)
-TRIM = 2**31 - 1  # bytes at the end of the heap
+TRIM = 2**31 - 1  # free bytes kept at the end of the heap
 VARIABLES = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
 _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -3, -1  # parameters of mallopt(3)
 
 
 def keep_freed_memory() -> bool:
-    """Let this process, and those that it starts, keep what is freed; return whether that could be done.
+    """Let this process, and those that it starts, keep freed memory; return whether that succeeded.
 
-    Only where glibc allocates (Linux), and where nobody has set one of the variables. For programs that train; the
-    package does it for its command lines alone.
+    Only with glibc (Linux), and only if neither variable is set. Meant for programs that train; the package itself
+    calls it only from its command lines.
     """
     if any(name in os.environ for name in VARIABLES):
         return False
@@ -28,7 +28,7 @@ def keep_freed_memory() -> bool:
     except (AttributeError, OSError, TypeError):  # another C library, or another system
         return False
     largest = next((size for size in LARGEST if mallopt(_M_MMAP_THRESHOLD, size)), None)
-    # Without the first the second would do harm: it switches off the threshold that glibc adjusts by itself.
+    # Without the first the second would do harm: it switches off glibc's own adjustment of the threshold.
     if largest is None or not mallopt(_M_TRIM_THRESHOLD, TRIM):
         return False
     os.environ.update(zip(VARIABLES, (str(largest), str(TRIM))))

@@ -1,8 +1,8 @@
-"""A trainer's training data on the device that it trains on: `data_on_device: True`.
+"""Training data kept on the device of the trainer: `data_on_device: True`.
 
 RecBole keeps the rows in main memory, gathers those of a batch there, column by column through Python lists, and
-copies them. Beside a model that takes a few milliseconds a step that is most of the time. Here the columns are copied
-once, and a batch is gathered where it is used; which rows it has, and in which order, is still RecBole's to decide.
+copies them. For a model whose step takes a few milliseconds, that is most of the time. Here the columns are copied
+once and a batch is gathered on the device; RecBole still decides which rows it has, and in which order.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ def on_request(config, train_data, device: torch.device) -> Iterator[None]:
     """Inside the block `train_data` makes its batches on `device`, if the settings say `data_on_device: True`.
 
     Raises:
-        ValueError: `data_on_device` is neither True nor False, or cannot be had; the message has the reason.
+        ValueError: `data_on_device` is neither True nor False, or is not possible; the message gives the reason.
     """
     if config["data_on_device"] is None or not settings.switch(config, "data_on_device"):
         yield
@@ -56,9 +56,9 @@ def _objection(train_data):
 class DeviceRows:
     """The rows of a data set on a device, as a `collate_fn`: indices of rows -> what `dataset[indices]` gives.
 
-    The lengths of histories stay on the host too, and a batch knows them there (`ops/histories/host_lengths.py`).
+    The lengths of histories are also kept on the host, for each batch (`ops/histories/host_lengths.py`).
 
-    Integers are kept in 32 bits, where they fit, and widened in the batch: the histories of ML-1M take 0.8 GB.
+    Integers are stored in 32 bits if they fit, and widened in the batch: the histories of ML-1M take 0.8 GB.
     """
 
     def __init__(self, dataset, device: torch.device):

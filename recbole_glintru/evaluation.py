@@ -1,12 +1,12 @@
 """Sampled evaluation without repeated histories: the same candidates, the same metrics, a fraction of the time.
 
 RecBole's loader repeats each history for every candidate, user by user, and its trainer spreads a user's scores over
-a row as wide as the catalogue. Here a batch is some users' histories, once each, and a table of their candidates, and
-metrics are read from the scores of the candidates alone. Negatives are drawn user by user with the random numbers that
-RecBole draws, so that they are the same ones, and every random generator stands where RecBole would leave it.
+a row as wide as the catalogue. Here a batch has each user's history once and a table of the candidates, and metrics
+are computed from the scores of the candidates alone. Negatives are drawn user by user with the same random numbers as
+in RecBole, so they are the same items, and every random generator ends in the state in which RecBole leaves it.
 
-`additions.py` puts this in the place of the loader that `Trainer.evaluate` is given, for the models of this package and
-for accelerated ones, unless `compact_evaluation` is False; RecBole's own way is taken wherever `replaces` says so.
+`additions.py` replaces the loader passed to `Trainer.evaluate` by this one, for the models of this package and for
+accelerated ones, unless `compact_evaluation` is False or `replaces` returns False.
 """
 
 from collections.abc import Iterator
@@ -27,8 +27,8 @@ from recbole_glintru import settings
 from recbole_glintru.accelerate import Accelerated
 from recbole_glintru.models.base import NextItemRecommender
 
-LARGEST_TABLE = 2**25  # users times items: what a batch with a tie is spread over, 128 MiB
-NEEDS_ALL_ITEMS = ("rec.items", "rec.meanrank", "rec.score", "data.label")  # of metrics that read more than hits
+LARGEST_TABLE = 2**25  # users times items: the table that a batch with a tie is spread over, 128 MiB
+NEEDS_ALL_ITEMS = ("rec.items", "rec.meanrank", "rec.score", "data.label")  # inputs of metrics that read more than hits
 
 
 class CandidateBatch(NamedTuple):
@@ -37,7 +37,7 @@ class CandidateBatch(NamedTuple):
     Attributes:
         rows: U rows of the data set.
         items: `[U, C] int64`, the positive item first.
-        loader: where they come from.
+        loader: the loader that made the batch.
     """
 
     rows: Interaction
@@ -48,9 +48,9 @@ class CandidateBatch(NamedTuple):
     def evaluated_by(self, trainer):
         """What `Trainer._neg_sample_batch_eval` returns: the rows, scores, and where in them the positives are.
 
-        Scores are those of the candidates, `[U, C]`, -inf where a candidate comes again. Should a positive's score
-        equal that of another candidate, or be no number, then its place among them is up to `torch.topk` and the width
-        of its input: such a batch is spread over all items, `[U, V]`, as RecBole's are.
+        Scores are those of the candidates, `[U, C]`, with -inf for repeated candidates. If a positive's score equals
+        that of another candidate, or a score is NaN, the rank depends on `torch.topk` and the width of its input: such
+        a batch is spread over all items, `[U, V]`, as RecBole's batches are.
         """
         scores = self._scores(trainer)
         users, items = torch.arange(len(scores)), self.items.to(scores.device)
@@ -63,7 +63,7 @@ class CandidateBatch(NamedTuple):
         return self.rows, scores.masked_fill_(again, -np.inf), users, torch.zeros_like(users)
 
     def _scores(self, trainer):
-        """`[U, C]`, on no more rows at a time than RecBole's batches have."""
+        """`[U, C]`, computed on at most as many rows at a time as RecBole's batches have."""
         model, device, count = trainer.model, trainer.device, self.items.shape[1]
         users = max(1, trainer.test_batch_size // count)
         slices = [slice(start, start + users) for start in range(0, len(self.items), users)]
@@ -78,7 +78,7 @@ class CandidateBatch(NamedTuple):
         return torch.cat(scores)
 
     def repeated(self, part: slice = slice(None)) -> Interaction:
-        """Some of the users as RecBole's loader has them: a row for each candidate, a user's in succession."""
+        """Some of the users in the format of RecBole's loader: a row for each candidate, grouped by user."""
         dataset, items = self.loader._dataset, self.items[part]
         rows = self.rows[part].repeat_interleave(items.shape[1])
         rows[dataset.iid_field] = items.flatten()
@@ -88,7 +88,7 @@ class CandidateBatch(NamedTuple):
 
 
 def candidate_loader(trainer, loader):
-    """The loader that `trainer` shall evaluate from: a `CandidateLoader` of `loader`, or `loader` itself.
+    """The loader for `trainer` to evaluate from: a `CandidateLoader` of `loader`, or `loader` itself.
 
     Raises:
         ValueError: `compact_evaluation` is neither True nor False.
@@ -97,7 +97,7 @@ def candidate_loader(trainer, loader):
 
 
 def replaces(trainer, loader) -> bool:
-    """Whether metrics can be had from candidates alone, and are sure to be RecBole's."""
+    """Whether metrics can be computed from candidates alone and are certain to equal RecBole's."""
     config, model = trainer.config, trainer.model
     if config["compact_evaluation"] is not None and not settings.switch(config, "compact_evaluation"):
         return False
@@ -145,7 +145,7 @@ class CandidateLoader:
         if type(transform) is Equal:
             batch = dataset[rows.start : rows.stop]
             negatives = [draw(positive) for positive in batch[dataset.iid_field].tolist()]
-        else:  # it may draw random numbers too: in turns, as RecBole does
+        else:  # it may draw random numbers as well: alternate, as RecBole does
             parts, negatives = [], []
             for row in rows:
                 parts.append(transform(dataset, dataset[row : row + 1]))
@@ -158,7 +158,7 @@ class CandidateLoader:
 class _Negatives:
     """Draws the negatives of one row after another, as `RepeatableSampler.sample_by_user_ids` does.
 
-    Without its detours: it lists all items at each draw, and looks popular ones up one by one in two dictionaries.
+    It avoids that method's overhead: listing all items at each draw, and two dictionary look-ups per popular item.
     """
 
     def __init__(self, sampler: RepeatableSampler, count: int):
@@ -174,7 +174,7 @@ class _Negatives:
         return np.where(self._chances[places] > chances, self._items[places], self._aliases[places])
 
     def __call__(self, positive: int) -> np.ndarray:
-        """Items other than `positive`, one perhaps several times."""
+        """Items other than `positive`, possibly with repetitions."""
         drawn = self._draw(self._count)
         again = (drawn == positive).nonzero()[0]
         while len(again):
@@ -184,7 +184,7 @@ class _Negatives:
 
 
 def _comes_again(items: Tensor) -> Tensor:
-    """`[U, C] -> [U, C] bool`: whether an item stands further to the left in its row already."""
+    """`[U, C] -> [U, C] bool`: whether an item already occurs further left in its row."""
     ordered, order = items.sort(dim=1, stable=True)
     again = torch.zeros_like(items, dtype=torch.bool)
     return again.scatter(1, order[:, 1:], ordered[:, 1:] == ordered[:, :-1])

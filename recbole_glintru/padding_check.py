@@ -1,8 +1,8 @@
-"""Whether a sequential model gives the same scores, loss and gradients when it is accelerated.
+"""Check that a sequential model gives the same scores, loss and gradients when it is accelerated.
 
-Both are computed on random histories, some of them repeated, with the weights moved at random, so that nothing is
-hidden by a bias that starts at zero, on the CPU, where a wrong index is an exception. In training mode all dropout is
-off. The model comes out as it went in, and so do all random generators.
+Both versions are computed on random histories, some of them repeated. The weights are perturbed at random, so that a
+bias that starts at zero hides nothing. All runs on the CPU, where a wrong index raises an exception. In training mode
+all dropout is off. The model and all random generators are restored afterwards.
 """
 
 import contextlib
@@ -13,20 +13,20 @@ import torch
 from recbole.data.interaction import Interaction
 from torch import Tensor, nn
 
-TOLERANCE = 1e-5  # of the largest value, in float32: rounding stays below 2e-6, a real dependence is far above
+TOLERANCE = 1e-5  # relative to the largest value, in float32: rounding stays below 2e-6, a real dependence is far above
 
 
 class Differs(Exception):
-    """The message says what differs, and by how much."""
+    """Two outcomes differ; the message says what differs, and by how much."""
 
 
 def check(model, plain: type, accelerated: type) -> None:
-    """Compare a model of the class `plain` with itself as one of the class `accelerated`.
+    """Compare a model of class `plain` with itself as an instance of class `accelerated`.
 
     Raises:
-        Differs: they differ, or there is something that cannot be compared.
+        Differs: they differ, or something cannot be compared.
     """
-    with _on_the_bench(model):
+    with _prepared(model):
         training, scoring = _random_batches(model)
         compared = [
             _compare(model, plain, accelerated, _scores("predict", scoring), "scores"),
@@ -40,17 +40,17 @@ def check(model, plain: type, accelerated: type) -> None:
 
 
 def _compare(model, plain, accelerated, outcome, name) -> bool:
-    """Compare one outcome; False where the model does not offer it."""
+    """Compare one outcome; False if the model does not offer it."""
     try:
         expected = _run(model, plain, outcome)
-    except (NotImplementedError, AssertionError):  # RecBole's ways of saying so
+    except (NotImplementedError, AssertionError):  # RecBole's ways of saying that it does not
         return False
     except Exception as error:
-        raise Differs(f"its {name} cannot be had from histories, items and users alone ({_line(error)})") from error
+        raise Differs(f"its {name} need more than histories, items and users ({_line(error)})") from error
     try:
         actual = _run(model, accelerated, outcome)
     except Exception as error:
-        raise Differs(f"it cannot do without the padding of a history ({_line(error)})") from error
+        raise Differs(f"it fails without the padding of a history ({_line(error)})") from error
     difference = _largest_difference(expected, actual)
     if not difference <= TOLERANCE:
         raise Differs(f"its {name} change with the padding of a history, by {difference:.1g} of the largest")
@@ -58,7 +58,7 @@ def _compare(model, plain, accelerated, outcome, name) -> bool:
 
 
 def _run(model, kind, outcome) -> list[Tensor]:
-    """The outcome of the model as one of the class `kind`, under one seed."""
+    """The outcome of the model as an instance of class `kind`, under one seed."""
     before = type(model)
     torch.default_generator.manual_seed(0)  # not torch.manual_seed, which would seed the GPUs as well
     random.seed(0)
@@ -92,7 +92,7 @@ def _loss_and_gradients(batch):
 
 
 def _largest_difference(expected, actual) -> float:
-    """The greatest difference in two lists of tensors, each relative to the largest value of its tensor."""
+    """The greatest difference between two lists of tensors, relative to the largest value of each tensor."""
     differences = []
     for one, other in zip(expected, actual):
         if one.shape != other.shape:
@@ -111,7 +111,7 @@ def _line(error) -> str:
 
 
 def _random_batches(model) -> tuple[Interaction, Interaction]:
-    """A batch to train on, and one to predict, in which histories come back with other candidates."""
+    """A batch to train on, and one to predict, in which each history occurs twice with different candidates."""
     generator = torch.Generator().manual_seed(0)
     width = model.max_seq_length
 
@@ -140,7 +140,7 @@ def _random_batches(model) -> tuple[Interaction, Interaction]:
 
 
 def _masked(model, item_seq, item_seq_len, integers):
-    """The columns of RecBole's transform `mask_itemseq`: two items of each history masked, one for the shortest."""
+    """The columns of RecBole's transform `mask_itemseq`: two items of each history are masked, one in the shortest."""
     rows, count = len(item_seq), max(1, model.mask_item_length)
     index = torch.zeros(rows, count, dtype=torch.int64)
     index[:, -1] = item_seq_len - 1
@@ -158,23 +158,23 @@ def _masked(model, item_seq, item_seq_len, integers):
 
 
 def _copy(batch):
-    """Some models change their batch."""
+    """A copy of a batch, because some models change theirs."""
     return Interaction({key: batch[key].clone() for key in batch.columns})
 
 
-# --------------------------------------------------------------------------------------------------------- the bench
+# --------------------------------------------------------------------------------------------------------- the model
 
 
 @contextlib.contextmanager
-def _on_the_bench(model):
-    """The model in evaluation mode, on the CPU, its weights moved; everything as before after the block."""
+def _prepared(model):
+    """The model in evaluation mode, on the CPU, with perturbed weights; everything is restored after the block."""
     modules = list(model.modules())
     attributes = [(module, dict(vars(module))) for module in modules]
     buffers = [(module, dict(module._buffers)) for module in modules]
     parameters = [(parameter, parameter.data, parameter.grad) for parameter in model.parameters()]
     generators = torch.default_generator.get_state(), random.getstate(), np.random.get_state()
     try:
-        _move_weights(model)
+        _perturb_weights(model)
         for module in modules:
             module.training = False
             for key, value in vars(module).items():
@@ -199,8 +199,8 @@ def _on_the_bench(model):
         np.random.set_state(generators[2])
 
 
-def _move_weights(model):
-    """Put a moved copy of each weight in its place, except for those that training leaves as they are."""
+def _perturb_weights(model):
+    """Replace each weight by a perturbed copy, except for those that training does not change."""
     generator = torch.Generator().manual_seed(1)
     padding = {
         id(module.weight): module.padding_idx

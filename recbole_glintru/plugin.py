@@ -1,4 +1,4 @@
-"""How RecBole finds the models of this package, and of every other that announces some.
+"""How RecBole finds the models of this package, and of every other package that announces models.
 
 A distribution announces a model as an entry point of the group `recbole.models`::
 
@@ -7,9 +7,9 @@ A distribution announces a model as an entry point of the group `recbole.models`
         GLINTRU = recbole_glintru.models.glintru:GLINTRU
 
 RecBole looks a model up by importing `recbole.model.<kind>_recommender.<lower-case name>`. `register` puts one finder
-into `sys.meta_path` that answers for the announced names where RecBole has no such module, and that runs the mends of
-`compat/` and the additions of `additions.py` right after the RecBole modules they concern. No module of RecBole or
-PyTorch is imported before somebody asks for it, and RecBole's own models always win.
+into `sys.meta_path`. It supplies the announced names for which RecBole has no module, and runs the patches of `compat/`
+and `additions.py` right after the RecBole modules that they change. No module of RecBole or PyTorch is imported before
+it is asked for, and RecBole's own models take precedence.
 """
 
 import contextlib
@@ -30,27 +30,27 @@ _NAMESPACE = "recbole.model.sequential_recommender."
 
 
 def register() -> None:
-    """Install the finder, and mend the modules of RecBole that are loaded already. Calling it twice is harmless."""
+    """Install the finder, and patch the modules of RecBole that are already loaded. Calling it twice is harmless."""
     if any(isinstance(finder, _Finder) for finder in sys.meta_path):
         return
     sys.meta_path.insert(0, _Finder())
     for name in [name for name in AFTER if name in sys.modules]:
-        _mend(sys.modules[name])
+        _patch(sys.modules[name])
 
 
 @functools.cache
 def announced_models() -> dict[str, EntryPoint]:
     """The models of every installed plugin: class name -> entry point.
 
-    The models of this package are there even when it is not installed (a checkout on `PYTHONPATH`): they follow
-    RecBole's own convention, `properties/model/<Name>.yaml` beside `models/<name>.py`.
+    The models of this package are included even if it is not installed (a checkout on `PYTHONPATH`): they follow
+    RecBole's own convention, a `properties/model/<Name>.yaml` for each `models/<name>.py`.
     """
     own = {
         file.stem: EntryPoint(file.stem, f"recbole_glintru.models.{file.stem.lower()}:{file.stem}", GROUP)
         for file in sorted((properties("recbole_glintru") / "model").glob("*.yaml"))
     }
     every = entry_points()
-    group = every.select(group=GROUP) if hasattr(every, "select") else every.get(GROUP, ())  # dict until Python 3.9
+    group = every.select(group=GROUP) if hasattr(every, "select") else every.get(GROUP, ())  # a dict up to Python 3.9
     return {**{entry.name: entry for entry in group}, **own}
 
 
@@ -67,14 +67,14 @@ def package_of(model: str) -> str:
 
 
 def properties(package: str) -> Path:
-    """The folder `properties/` of an importable package: inside it, or beside it in a checkout."""
+    """The folder `properties/` of an importable package: inside it, or next to it in a checkout."""
     home = Path(importlib.util.find_spec(package).origin).resolve().parent
     inside = home / "properties"
     return inside if inside.is_dir() else home.parent / "properties"
 
 
 def default_settings_file(model_class: type) -> Optional[Path]:
-    """`properties/model/<Name>.yaml` of the plugin that a model class, or else its nearest base, comes from."""
+    """`properties/model/<Name>.yaml` of the plugin of a model class, or else of its nearest base that has one."""
     plugins = set(map(package_of, announced_models()))
     for base in model_class.__mro__:
         package = base.__module__.partition(".")[0]
@@ -86,7 +86,7 @@ def default_settings_file(model_class: type) -> Optional[Path]:
 
 
 def unknown_model_message(name: str) -> str:
-    """What to say of a name that is no model: the name and the nearest ones that are."""
+    """The error message for an unknown model: its name, and the nearest known ones."""
     spelled = {known.lower(): known for known in model_names()}
     near = [spelled[match] for match in difflib.get_close_matches(name.lower(), spelled, n=3, cutoff=0.5)]
     hint = f"Did you mean {' or '.join(near)}?" if near else f"Known models: {', '.join(spelled.values())}."
@@ -94,10 +94,10 @@ def unknown_model_message(name: str) -> str:
 
 
 def import_model(name: str) -> type:
-    """The class of a model by its name.
+    """The class of the model with this name.
 
     Raises:
-        ValueError: there is no such model; the message has the nearest names.
+        ValueError: there is no such model; the message lists the nearest names.
     """
     return importlib.import_module("recbole.utils").get_model(name)
 
@@ -106,15 +106,15 @@ def import_model(name: str) -> type:
 
 
 class _Finder:
-    """Stands first in `sys.meta_path`; leaves the finding to the others and adds to what they find, or do not find."""
+    """First in `sys.meta_path`: asks the other finders, then patches the module found or supplies a missing model."""
 
     def find_spec(self, name, path=None, target=None):
-        is_model, is_mended = name.startswith(_NAMESPACE), name in AFTER or name in AROUND
-        if not (is_model or is_mended):
+        is_model, is_patched = name.startswith(_NAMESPACE), name in AFTER or name in AROUND
+        if not (is_model or is_patched):
             return None
         spec = self._ask_the_others(name, path, target)
-        if spec is not None and spec.loader is not None and is_mended:
-            spec.loader = _MendingLoader(spec.loader)
+        if spec is not None and spec.loader is not None and is_patched:
+            spec.loader = _PatchingLoader(spec.loader)
         if spec is None and is_model:
             wanted = name[len(_NAMESPACE) :]
             for entry in announced_models().values():
@@ -132,7 +132,7 @@ class _Finder:
 
 
 class _ModelLoader:
-    """Makes `recbole.model.sequential_recommender.<name>`, whose one content is the announced class itself."""
+    """Makes `recbole.model.sequential_recommender.<name>`, which contains only the announced class."""
 
     def __init__(self, entry: EntryPoint):
         self._entry = entry
@@ -144,8 +144,8 @@ class _ModelLoader:
         setattr(module, self._entry.name, self._entry.load())
 
 
-class _MendingLoader:
-    """Another loader, with the mends of `compat/` around and after the module's body."""
+class _PatchingLoader:
+    """Wraps another loader and runs the registered patches around and after the module's body."""
 
     def __init__(self, loader):
         self._loader = loader
@@ -159,9 +159,9 @@ class _MendingLoader:
     def exec_module(self, module):
         with AROUND.get(module.__name__, contextlib.nullcontext)():
             self._loader.exec_module(module)
-        _mend(module)
+        _patch(module)
 
 
-def _mend(module):
-    for mend in AFTER.get(module.__name__, ()):
-        mend(module)
+def _patch(module):
+    for patch in AFTER.get(module.__name__, ()):
+        patch(module)

@@ -1,7 +1,7 @@
 """Weights of the authors' published code, in the models of this package.
 
-Each model names, in `published_names`, how a parameter of the published implementation is called here, and turns the
-few that have another shape with `convert_published`.
+Each model maps the parameter names of the published implementation to its own in `published_names`, and converts the
+few parameters that have another shape in `convert_published`.
 """
 
 import re
@@ -21,7 +21,7 @@ def load_published(model: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
     """Load a `state_dict` of the published code into `model`.
 
     Raises:
-        RuntimeError: a parameter is missing, is left over or has another shape; the names are in the message.
+        RuntimeError: a parameter is missing, left over or of another shape; the message lists the names.
     """
     own: dict[str, Tensor] = {translate(model, name): tensor for name, tensor in state_dict.items()}
     model.load_state_dict({name: model.convert_published(name, tensor) for name, tensor in own.items()})

@@ -1,6 +1,6 @@
-"""Reading a model's settings from RecBole's configuration: every wrong value is one ValueError that names the key.
+"""Reading a model's settings from RecBole's configuration: a wrong value raises a ValueError that names the key.
 
-`config` is anything that answers `config[key]`, with None for a key that is not there, as RecBole's `Config` does.
+`config` is any object with `config[key]`, which is None for a missing key, like RecBole's `Config`.
 """
 
 import traceback
@@ -16,10 +16,11 @@ if TYPE_CHECKING:  # the command line reads settings before it needs PyTorch
 
 
 def integer(config, key: str, least: int = 1, most: Optional[int] = None) -> int:
-    """A whole number from `least` to `most`."""
+    """A whole number from `least` to `most`, or without an upper bound."""
     value = config[key]
     if not _is(Integral, value) or value < least or (most is not None and value > most):
-        raise _wrong(key, value, f"a whole number from {least}{'' if most is None else f' to {most}'}")
+        bounds = f", at least {least}" if most is None else f" from {least} to {most}"
+        raise _wrong(key, value, f"a whole number{bounds}")
     return int(value)
 
 
@@ -32,10 +33,10 @@ def odd(config, key: str) -> int:
 
 
 def number(config, key: str, least: float = 0.0) -> float:
-    """A finite number of at least `least`."""
+    """A finite number, at least `least`."""
     value = config[key]
     if not _is(Real, value) or not least <= value < inf:
-        raise _wrong(key, value, f"a number of at least {least}, and finite")
+        raise _wrong(key, value, f"a finite number, at least {least:g}")
     return float(value)
 
 
@@ -72,29 +73,29 @@ def divisor(config, key: str, whole: str) -> int:
 
 
 def length_groups(config) -> "Union[bool, str, Costs]":
-    """The key `length_groups` of models that compute padding: how a batch is cut into groups of rows of like length.
+    """The key `length_groups` of models that compute padding: how to cut a batch into groups of rows of similar length.
 
-    True (the default): as the usual costs of the device make it cheapest; False: never; "measured": as costs measured
-    in this process make it cheapest, so that two runs under one seed may differ; `[group, step]`: as these costs do,
-    in row-steps (`recbole_glintru.ops.histories.grouping`). No choice changes a result beyond rounding, and the random
-    numbers that a dropout draws.
+    True (the default): the cheapest grouping under the usual costs of the device; False: never; "measured": the
+    cheapest under costs measured in this process, so that two runs with one seed may differ; `[group, step]`: the
+    cheapest under these costs, in row-steps (`recbole_glintru.ops.histories.grouping`). No choice changes a result
+    except by rounding and by the random numbers that dropout draws.
     """
     value = config["length_groups"]
     if value is None or isinstance(value, bool) or value == "measured":
         return True if value is None else value
     numbers = list(value) if isinstance(value, (list, tuple)) else []
     if len(numbers) != 2 or not all(_is(Real, number) and 0 <= number < inf for number in numbers):
-        raise _wrong("length_groups", value, "True, False, measured, or two costs [group, step] of at least 0")
+        raise _wrong("length_groups", value, "True, False, measured, or two finite costs [group, step], at least 0")
     from recbole_glintru.ops.histories.grouping import Costs
 
     return Costs(*map(float, numbers))
 
 
 def raised_by_a_setting(error: ValueError) -> bool:
-    """Whether a wrong setting is the reason.
+    """Whether the reason for an error is a wrong setting.
 
-    The functions above refuse settings, each `on_request` of the package does, and models of the package and of RecBole
-    do when they are made. Any other ValueError of somebody else's model is a mistake in it, which needs its traceback.
+    Settings are refused by the functions above, by each `on_request` of the package, and by the constructors of models
+    of the package and of RecBole. Any other ValueError of a third-party model is a bug in it and needs its traceback.
     """
     from recbole.model.abstract_recommender import AbstractRecommender
 

@@ -1,6 +1,6 @@
 """Run by `recbole_glintru.pth` whenever Python starts: waits for `import recbole` and then imports recbole_glintru.
 
-It waits for `import ray.tune` too: a worker of Ray's imports that first, and Ray 2.6.3 needs a mend of it on NumPy 2.
+It also waits for `import ray.tune`: a Ray worker imports that first, and Ray 2.6.3 needs a patch on NumPy 2.
 
 Nothing is imported before that. `RECBOLE_GLINTRU_AUTOLOAD=0` in the environment turns it off.
 """
@@ -9,7 +9,7 @@ import sys
 
 
 class _WaitForRecBole:
-    """A finder that finds nothing: the first sight of `recbole` or `ray.tune` makes it import the plugin and go."""
+    """Finds nothing, but at the first import of `recbole` or `ray.tune` removes itself and imports the plugin."""
 
     @classmethod
     def find_spec(cls, name, path=None, target=None):
@@ -18,8 +18,8 @@ class _WaitForRecBole:
             try:
                 import recbole_glintru  # noqa: F401
             except ModuleNotFoundError:
-                pass  # RecBole itself is missing, or this package is: Python's own error says it best
-            except ImportError as error:  # another RecBole, which may do without the package
+                pass  # RecBole or this package is missing: Python's own error says so best
+            except ImportError as error:  # another version of RecBole, which may be used without this package
                 import warnings
 
                 warnings.warn(str(error), RuntimeWarning, stacklevel=2)

@@ -52,14 +52,14 @@ def tiny():
 
 @pytest.fixture
 def fresh(monkeypatch):
-    """Import a module anew, with or without one mend, and forget it afterwards."""
+    """Import a module anew, with or without one patch, and forget it afterwards."""
     from recbole_glintru.compat import import_hooks
 
     all_after, all_around = dict(import_hooks.AFTER), dict(import_hooks.AROUND)
 
     def load(name, without=None):
-        importlib.import_module(name)  # mended, for all who import it by name while the test runs
-        kept = [mend for mend in all_after.get(name, ()) if mend.__name__ != without]
+        importlib.import_module(name)  # patched, for all who import it by name while the test runs
+        kept = [patch for patch in all_after.get(name, ()) if patch.__name__ != without]
         monkeypatch.setitem(import_hooks.AFTER, name, kept)
         around = all_around.get(name)
         if around is not None and around.__name__ == without:

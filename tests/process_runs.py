@@ -127,7 +127,7 @@ def as_recbole_does(trainer, config, dataset):
     from recbole.evaluator.collector import Collector
     from recbole.trainer import Trainer
 
-    # Of the collector, only the gathering is left out: without its other mend the ItemCoverage cannot be computed.
+    # Of the collector, only the gathering is left out: without its other patch the ItemCoverage cannot be computed.
     collect = Collector.get_data_struct.__wrapped__
     with contextlib.ExitStack() as stack:
         for owner, name in ((FullSortEvalDataLoader, "__init__"), (Trainer, "_map_reduce")):

@@ -34,14 +34,14 @@ DEPENDENT = {
     "SHAN": "scores of all items change",
     "GRU4RecCPR": "scores of all items change",
     "SASRecCPR": "forward returns a list",
-    "Caser": "cannot do without the padding",
-    "HGN": "cannot do without the padding",
-    "FOSSIL": "cannot do without the padding",
-    "SINE": "cannot do without the padding",
-    "FEARec": "cannot do without the padding",
-    "RepeatNet": "cannot do without the padding",
-    "DIN": "cannot do without the padding",
-    "DIEN": "from histories, items and users alone",
+    "Caser": "fails without the padding",
+    "HGN": "fails without the padding",
+    "FOSSIL": "fails without the padding",
+    "SINE": "fails without the padding",
+    "FEARec": "fails without the padding",
+    "RepeatNet": "fails without the padding",
+    "DIN": "fails without the padding",
+    "DIEN": "need more than histories, items and users",
 }
 LENGTH = 12
 SMALL = {
@@ -270,7 +270,7 @@ def test_accelerating_twice_or_our_own_does_nothing(case):
 
 
 def test_what_is_no_sequential_model_is_refused():
-    with pytest.raises(NotInvariant, match="BPR cannot be accelerated: it is no sequential model"):
+    with pytest.raises(NotInvariant, match="BPR cannot be accelerated: it is not a sequential model"):
         accelerate(get_model("BPR").__new__(get_model("BPR")))
 
 

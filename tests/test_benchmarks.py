@@ -382,8 +382,8 @@ def test_growth_leaves_out_what_has_no_such_setting():
         ("--dataset ml-1m --shape ml-1m", "not allowed with"),
         ("--values 3", "--values needs exactly one --growth."),
         ("--data_path /nowhere", "--data_path /nowhere: needs --dataset."),
-        ("--dataset ml-100k --data_path /nowhere", "RecBole has this data set within itself"),
-        ("--growth length --dataset ml-1m", "--growth is measured on made batches"),
+        ("--dataset ml-100k --data_path /nowhere", "RecBole includes this data set"),
+        ("--growth length --dataset ml-1m", "--growth is measured on made-up batches"),
         ("--bfloat16 --profile", "--bfloat16: is for the table"),
     ],
 )

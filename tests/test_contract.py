@@ -26,7 +26,7 @@ FEATURES["kind"][0] = 0
 SELECTED = {"SMLP4Rec": ["kind", "tags"], "MLP4Rec": ["kind", "tags"]}
 # How many dropouts of each setting the authors' models have: outside of the layers, in each layer.
 DROPOUTS = {
-    "FMLPRec": {"hidden_dropout_prob": (1, 2)},  # behind the input; filter, network
+    "FMLPRec": {"hidden_dropout_prob": (1, 2)},  # after the input; filter, network
     "GLINTRU": {
         "embedding_dropout_prob": (1, 0),
         "hidden_dropout_prob": (0, 1),
@@ -34,14 +34,14 @@ DROPOUTS = {
         "mix_dropout_prob": (0, 1),
         "mlp_dropout_prob": (0, 1),
     },
-    "LRURec": {"hidden_dropout_prob": (1, 2), "attn_dropout_prob": (0, 1)},  # input; inside and behind the network
+    "LRURec": {"hidden_dropout_prob": (1, 2), "attn_dropout_prob": (0, 1)},  # input; inside and after the network
     "LinRec": {"hidden_dropout_prob": (1, 2)},  # input; attention, network
-    "MLP4Rec": {"hidden_dropout_prob": (0, 6)},  # inside and behind each of three MLPs
-    "Mamba4Rec": {"hidden_dropout_prob": (1, 3)},  # input; mixer, inside and behind the network
+    "MLP4Rec": {"hidden_dropout_prob": (0, 6)},  # inside and after each of three MLPs
+    "Mamba4Rec": {"hidden_dropout_prob": (1, 3)},  # input; mixer, inside and after the network
     "RecMamba": {"hidden_dropout_prob": (1, 0)},
     "SIGMA": {"hidden_dropout_prob": (1, 3), "gate_dropout_prob": (0, 2)},  # as Mamba4Rec; the gate of each direction
-    "SMLP4Rec": {"hidden_dropout_prob": (0, 6)},  # inside and behind each of three MLPs
-    "SSEPT": {"hidden_dropout_prob": (1, 2), "attn_dropout_prob": (0, 1)},  # input; inside and behind the network
+    "SMLP4Rec": {"hidden_dropout_prob": (0, 6)},  # inside and after each of three MLPs
+    "SSEPT": {"hidden_dropout_prob": (1, 2), "attn_dropout_prob": (0, 1)},  # input; inside and after the network
 }
 PADDING_STARTS_AT_ZERO = ("GLINTRU", "SSEPT")
 
@@ -358,7 +358,7 @@ def test_batches_are_trimmed(name):
 
 
 def test_histories_have_a_position(name):
-    with pytest.raises(ValueError, match="MAX_ITEM_LIST_LENGTH=0: must be a whole number from 1"):
+    with pytest.raises(ValueError, match="MAX_ITEM_LIST_LENGTH=0: must be a whole number, at least 1"):
         plugin.import_model(name)(model_settings(name, MAX_ITEM_LIST_LENGTH=0), ItemTable(9))
 
 

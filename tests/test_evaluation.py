@@ -61,7 +61,7 @@ def made(tmp_path_factory):
 
 
 def seeded(function):
-    """What the function returns under one seed, and where the random generators stand behind it."""
+    """What the function returns under one seed, and the state of the random generators after it."""
     np.random.seed(5)
     random.seed(5)
     torch.manual_seed(5)
@@ -70,7 +70,7 @@ def seeded(function):
 
 
 def both_ways(trainer, data):
-    """The metrics of RecBole's own evaluation and of the compact one, each with the random numbers behind it."""
+    """The metrics of RecBole's own evaluation and of the compact one, each with the random state after it."""
     results = []
     for compact in (False, True):
         trainer.config["compact_evaluation"] = compact
@@ -98,12 +98,12 @@ def test_batches_are_those_of_recbole(made, name, changes):
     trainer, data = made(name, **changes)
     loader = CandidateLoader(data, trainer)
     expected, state = seeded(lambda: cat_interactions([batch[0] for batch in data]))
-    actual, state_behind = seeded(lambda: cat_interactions([batch.repeated() for batch in loader]))
+    actual, state_after = seeded(lambda: cat_interactions([batch.repeated() for batch in loader]))
     assert len(loader) < len(data) and len(actual) == 31 * len(data.uid_list)
     assert sorted(actual.columns) == sorted(expected.columns)
     for column in expected.columns:
         assert torch.equal(actual[column], expected[column]), column
-    assert state_behind == state
+    assert state_after == state
 
 
 def test_the_positive_is_drawn_again(made):
@@ -140,8 +140,8 @@ def test_the_positive_is_drawn_again_until_it_is_gone(made):
 )
 def test_metrics_are_the_same(made, name, changes):
     trainer, data = made(name, **changes)
-    (expected, state), (actual, state_behind) = both_ways(trainer, data)
-    assert actual == expected and state_behind == state
+    (expected, state), (actual, state_after) = both_ways(trainer, data)
+    assert actual == expected and state_after == state
     assert 0 < expected["recall@5"] < 1
 
 

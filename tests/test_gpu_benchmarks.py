@@ -320,7 +320,7 @@ def test_ceilings_and_step_run(capsys, monkeypatch):
 # -------------------------------------------------------------------------------------------------------- the script
 
 PYTHON = """#!/usr/bin/env bash
-# In the place of Python: notes what it is called for, and collects or runs a test of each file.
+# Instead of Python: notes what it is called for, and collects or runs a test of each file.
 echo "$*" >>"$CALLS"
 case "$*" in
     *--collect-only*) printf '%s\\n' tests/test_triton_{gru,convolution,scan}.py::test_x[a-1] ;;

@@ -209,6 +209,7 @@ def test_a_model_that_cannot_be_imported_says_why():
         get_model("lightgbm")
 
 
-def test_mends_are_documented():
-    for mend in [mend for mends in import_hooks.AFTER.values() for mend in mends] + list(import_hooks.AROUND.values()):
-        assert mend.__doc__, mend.__name__
+def test_patches_are_documented():
+    after = [patch for patches in import_hooks.AFTER.values() for patch in patches]
+    for patch in after + list(import_hooks.AROUND.values()):
+        assert patch.__doc__, patch.__name__

@@ -85,7 +85,7 @@ def test_the_loss_decides_what_a_batch_holds(workplace):
 
 @pytest.mark.parametrize("model, loss", [("GLINTRU", "CE"), ("LRURec", "CE_all")])
 def test_negatives_beside_a_loss_without_any(workplace, model, loss):
-    """RecBole would put them in the place of targets."""
+    """RecBole would replace the targets by them."""
     negatives = {"distribution": "uniform", "sample_num": 1}
     with pytest.raises(ValueError, match=rf"train_neg_sample_args=.*uniform.*: loss_type='{loss}' has no negatives"):
         config(workplace, model=model, settings={"loss_type": loss, "train_neg_sample_args": negatives})

@@ -138,10 +138,10 @@ def test_flops_are_counted(workplace, tiny):
     arguments = (dataset, torch.device("cpu"), getLogger(), construct_transform(settings))
     counted, d, length = get_flops(model, *arguments), 16, int(dataset[torch.tensor([1])]["item_length"])
     recurrent = (3 + 3 + 3) * length * d * d  # convolution, gates from the input and from the state
-    behind = 2 * 2 * d * d + d * d  # selective gate, channel crossing and second convolution, at two positions at most
+    after = 2 * 2 * d * d + d * d  # selective gate, channel crossing and second convolution, at two positions at most
     gates = (2 + 3) * d * d  # data-aware gate and gated MLP
     attention = length * d * d + 3 * d * d  # keys; query, mean of values, output layer
-    assert recurrent + attention < counted < 1.5 * (recurrent + behind + gates + attention) + 2 * 9 * d**3
+    assert recurrent + attention < counted < 1.5 * (recurrent + after + gates + attention) + 2 * 9 * d**3
 
     from recbole.utils import get_model
 

@@ -1,1 +1,1 @@
-"""What `benchmarks/efficiency.py` is made of: data, models, clocks, memory, reports."""
+"""The modules of `benchmarks/efficiency.py`: data, models, clocks, memory, reports."""

@@ -1,4 +1,4 @@
-"""What the measurements of kernels have in common: shapes, types, and what the card does at most."""
+"""Common to the measurements of kernels: shapes, types, and the ceilings of the card."""
 
 import torch
 
@@ -10,7 +10,7 @@ TYPES = {"float32 (TF32)": torch.float32, "bfloat16": torch.bfloat16, "float16":
 
 
 def true_lengths(name, options):
-    """Lengths of a batch of training histories `[B] int64`, the longest that they can be, and the hidden size."""
+    """Lengths of a batch of training histories `[B] int64`, their upper limit, and the hidden size."""
     longest, width = (12, 32) if options.small else WIDTHS[name]
     rows = 20 if options.small else options.batch_size
     on_host = shapes.training_lengths(shapes.SHAPES[name], rows, longest)
@@ -19,7 +19,7 @@ def true_lengths(name, options):
 
 
 def ceilings(options):
-    """What the card does at most: products and bytes a second; into `options.ceilings` by the factors' type."""
+    """The ceilings of the card in operations and bytes per second; products also go into `options.ceilings`."""
     device, size = options.device, 256 if options.small else 8192
     heated = torch.randn(size, size, device=device)
     timing.warm_up(lambda: heated @ heated, device)

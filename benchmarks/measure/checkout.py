@@ -6,13 +6,13 @@ from typing import Any, Optional
 
 import recbole_glintru
 
-RUN = ("recbole_glintru", "properties", ":(glob)benchmarks/**/*.py")  # what a result depends on, as git names it
+RUN = ("recbole_glintru", "properties", ":(glob)benchmarks/**/*.py")  # what a result depends on, as paths for git
 
 
 def package() -> dict[str, Any]:
     """Version of the package, and the commit of the checkout; `changed` if its files are not those of the commit.
 
-    Of what lies on disk now: to be asked before a measurement, since the checkout may be another at its end.
+    This describes the files now on disk: call it before a measurement, during which the checkout may change.
     """
     home = Path(recbole_glintru.__file__).resolve().parent.parent
     commit = _git(home, "rev-parse", "HEAD")

@@ -1,4 +1,4 @@
-"""How time and memory grow: with the length, the catalogue, the layers, the kernel, the width."""
+"""How time and memory grow with the length, the catalogue, the layers, the kernel and the width."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from measure import memory, shapes, timing
 from measure.table import Budget
 from measure.workload import Catalogue, NotInvariant, find_settings, make_model, model_name
 
-TOO_SLOW = 30.0  # seconds a step: a model that is slower at one value is not tried at the next
+TOO_SLOW = 30.0  # seconds per step: a model slower than this at one value is not tried at the next
 
 
 @dataclass(frozen=True)
@@ -21,11 +21,11 @@ class Axis:
     """What grows.
 
     Attributes:
-        name: of the column.
-        values: at which it is measured.
-        candidates: unless others are asked for.
-        keys: the setting that it is, by the model's name, `""` for all others; empty if it is none of the model's.
-        rows: of a batch on a CPU and on a GPU; None for those of the data set's batches.
+        name: the name of the column.
+        values: the values at which to measure.
+        candidates: the default models.
+        keys: the setting to vary, by the model's name, `""` for all others; empty if it is not a setting.
+        rows: rows of a batch on a CPU and on a GPU; None for those of the data set's batches.
     """
 
     name: str
@@ -60,18 +60,18 @@ class Growth:
 
     Args:
         axis: what grows.
-        shape: whose lengths, catalogue and settings hold for the rest.
+        shape: has the lengths, catalogue and settings for all else.
         device: where the models run.
         candidates: the models; those without the setting are left out, with a note.
-        values: of the axis, ascending.
-        turns: at each value.
+        values: those of the axis, ascending.
+        turns: turns at each value.
         budget: ends the measurement.
         batch_size: rows; None for the axis' own.
         advance: called with a text before each measurement.
 
     Attributes:
         rows: candidate -> value as text -> its figures.
-        notes: what there is to say beside them.
+        notes: remarks on them.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class Growth:
         return self.axis.keys.get(model_name(name), self.axis.keys.get(""))
 
     def _prepare(self, name, value, point):
-        """The model and its batch; its memory is measured first, for what does not fit must not be timed."""
+        """The model and its batch; its memory is measured first, because what does not fit must not be timed."""
         key = self._key(name)
         config = find_settings(name, self.shape.dataset, self.device, {} if key is None else {key: value})
         if key == "hidden_size":
@@ -150,7 +150,7 @@ class Growth:
                 if turn and (self.budget.is_spent() or races["training"].times[name][0] > 5):
                     continue
                 step, score = _step(model, optimiser, batch), _score(model, batch)
-                if not turn:  # what is loaded and chosen at the first call is no part of a time
+                if not turn:  # loading and tuning in the first call are not timed
                     step()
                     score()
                 races["training"].turn(name, step, None)
@@ -177,14 +177,14 @@ def _score(model, batch):
 
 
 def random_batch(shape: shapes.Shape, config, items: int, rows: int, full: bool = False) -> Interaction:
-    """A training batch with random items, and what the model's transform makes of it.
+    """A training batch with random items, after the model's transform.
 
     Args:
-        shape: whose lengths the histories have.
+        shape: has the lengths of the histories.
         config: the model's settings.
         items: V.
         rows: B.
-        full: whether every history is as long as it can be instead.
+        full: whether every history has the maximal length instead.
     """
     longest = config["MAX_ITEM_LIST_LENGTH"]
     generator = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""One of the models that run in turns."""
+"""One of the models that take turns."""
 
 from typing import Callable, Optional
 
@@ -7,11 +7,11 @@ import torch
 from measure import memory
 from measure.workload import Workload
 
-BATCHES = 4  # different ones, so that no single draw of lengths decides
+BATCHES = 4  # several, so that the result does not depend on one draw of lengths
 
 
 class Lane:
-    """One candidate: its model and optimiser, its batches, and what is known of it; `precision` is autocast's."""
+    """One candidate: its model, optimiser and batches; `precision` is the type of autocast."""
 
     def __init__(self, name: str, workload: Workload, precision: Optional[torch.dtype] = None):
         self.name, self.workload, self.precision = name, workload, precision
@@ -32,7 +32,7 @@ class Lane:
         return lambda: self._score(batch)
 
     def warm_up(self) -> None:
-        """A step and scores of whole batches: what is loaded and chosen at the first call is no part of a time."""
+        """A step and scores of whole batches, so that loading and tuning in the first call are not timed."""
         self.train(self._training[0])
         self._score(self._scoring[0])
 

@@ -1,4 +1,4 @@
-"""What RecBole's loaders cost beside the model, and which of RecBole's options makes them cheaper."""
+"""The cost of RecBole's loaders in addition to the model, and which of RecBole's options reduce it."""
 
 import math
 import time
@@ -19,15 +19,15 @@ class LoaderShare:
     """Training and evaluation of one model with each setting: wall-clock time, the loader's share, equality.
 
     Args:
-        workload: what is measured on.
+        workload: the data and models.
         candidate: the model.
-        seconds: how long each setting is measured for, about.
+        seconds: the approximate time for measuring each setting.
         budget: ends the measurement.
         advance: called with a text before each measurement.
 
     Attributes:
         rows: setting -> its figures.
-        notes: what there is to say beside them.
+        notes: remarks on them.
     """
 
     def __init__(
@@ -83,8 +83,8 @@ class LoaderShare:
         loader = make_loader()
         begin = time.perf_counter()
         fingerprint = _fingerprint(next(iter(FirstBatches(loader, 1))))
-        start = time.perf_counter() - begin  # the first batch, and the start of the workers, once in an epoch
-        number = self._numbers.setdefault(kind, max(2, int(self.seconds / start / 3)))  # those of the first setting
+        start = time.perf_counter() - begin  # the first batch and the start of the workers, once per epoch
+        number = self._numbers.setdefault(kind, max(2, int(self.seconds / start / 3)))  # as in the first setting
         number = min(number, len(loader))
 
         def alone():
@@ -115,6 +115,6 @@ class LoaderShare:
 
 
 def _fingerprint(batch) -> tuple[int, int]:
-    """One number for the histories of a batch, one for the items that are predicted."""
+    """One number for the histories of a batch, and one for the items to predict."""
     interaction = batch[0] if isinstance(batch, tuple) else batch
     return tuple(hash(np.asarray(interaction[field]).tobytes()) for field in ("item_id_list", "item_id"))

@@ -1,8 +1,8 @@
-"""Peak memory of a training step: parameters, gradients, optimiser, activations; the batch itself left out.
+"""Peak memory of a training step: parameters, gradients, optimiser and activations, without the batch itself.
 
-On a GPU what its allocator has handed out at the most, in this process. On a CPU the resident set of a process of its
-own, above what it was with PyTorch warmed up and the batch loaded: what earlier models have left in an allocator's
-free lists would hide what a model takes. Linux alone has that figure.
+On a GPU this is the peak of PyTorch's allocator in this process. On a CPU it is the resident set of a separate process,
+less what that was with PyTorch warmed up and the batch loaded: memory that earlier models have left in an allocator's
+free lists would hide what a model needs. That figure exists only on Linux.
 """
 
 import gc
@@ -17,7 +17,7 @@ import torch
 
 OUT_OF_MEMORY = "out of memory"
 FEW = 8  # rows
-PRELOADED = [  # what takes seconds to import, once for all processes
+PRELOADED = [  # slow imports, done once for all processes
     "torch",
     "recbole_glintru.accelerate",
     "recbole_glintru.models.glintru",
@@ -29,14 +29,14 @@ PRELOADED = [  # what takes seconds to import, once for all processes
 
 
 class Peak(NamedTuple):
-    """Outcome of a measurement: MiB, or None and the reason why there is no figure."""
+    """Outcome of a measurement: MiB, or None and the reason."""
 
     mebibytes: Optional[float]
     reason: Optional[str] = None
 
 
 def training_step(model, optimiser, batch, precision: Optional[torch.dtype] = None) -> None:
-    """What a trainer does with a batch, under autocast to `precision` if there is one."""
+    """A trainer's step on a batch, under autocast to `precision` unless that is None."""
     optimiser.zero_grad()
     device_type = next(model.parameters()).device.type
     with torch.autocast(device_type, precision, enabled=precision is not None):
@@ -46,21 +46,21 @@ def training_step(model, optimiser, batch, precision: Optional[torch.dtype] = No
 
 
 def new_optimiser(model):
-    """RecBole's default."""
+    """RecBole's default optimiser."""
     return torch.optim.Adam(model.parameters(), lr=0.001)
 
 
 def peak(
     model, batch, device: torch.device, share_of_free: float = 0.7, precision: Optional[torch.dtype] = None
 ) -> Peak:
-    """Peak memory of a training step of a model in training mode; it comes out as it was.
+    """Peak memory of a training step of a model in training mode; the model is unchanged afterwards.
 
     Args:
         model: without gradients and optimiser.
         batch: an `Interaction` on the device.
         device: where both are.
-        share_of_free: on a CPU the step may take so much of the memory that is free, and is given up above.
-        precision: of autocast, if it is on.
+        share_of_free: on a CPU the step may use this share of the free memory, and is given up above it.
+        precision: the type of autocast, if it is on.
     """
     if device.type == "cuda":
         return _peak_of_allocator(model, batch, device, precision)
@@ -75,7 +75,7 @@ def peak(
 def _peak_of_allocator(model, batch, device, precision):
     parameters = sum(tensor.numel() * tensor.element_size() for tensor in (*model.parameters(), *model.buffers()))
     try:
-        # cuBLAS takes its workspaces, 32 MiB each, from the allocator at its first products, and keeps them.
+        # cuBLAS allocates its workspaces, 32 MiB each, at its first products, and keeps them.
         training_step(model, new_optimiser(model), batch[:FEW], precision)
         model.zero_grad(set_to_none=True)
         gc.collect()
@@ -83,7 +83,7 @@ def _peak_of_allocator(model, batch, device, precision):
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
         optimiser = new_optimiser(model)
-        for _ in range(2):  # the optimiser's state is there from the first step on
+        for _ in range(2):  # the optimiser's state exists from the first step on
             training_step(model, optimiser, batch, precision)
         torch.cuda.synchronize(device)
         return Peak((torch.cuda.max_memory_allocated(device) - before + parameters) / 2**20)
@@ -134,7 +134,7 @@ def _measure(sender, file, threads, limit, precision):
             model = pickle.load(stream)
             batch = pickle.load(stream)
             few = batch[:2]
-            training_step(model, new_optimiser(model), few, precision)  # threads, workspaces, what is loaded once
+            training_step(model, new_optimiser(model), few, precision)  # threads, workspaces, one-time loading
             del model
             gc.collect()
             _give_back_free_memory()
@@ -154,7 +154,7 @@ def _measure(sender, file, threads, limit, precision):
 
 
 def _status(key: str) -> Optional[int]:
-    """A figure of this process in bytes; unlike `ru_maxrss` the peak is without its parent's. None where unknown."""
+    """A figure of this process in bytes, or None if unknown; unlike `ru_maxrss`, the peak excludes the parent's."""
     try:
         with open("/proc/self/status") as status:
             return next((int(line.split()[1]) * 1024 for line in status if line.startswith(key + ":")), None)
@@ -172,5 +172,5 @@ def _give_back_free_memory() -> None:
 
     try:
         ctypes.CDLL(None).malloc_trim(0)
-    except (AttributeError, OSError):  # a C library without it
+    except (AttributeError, OSError):  # the C library does not have it
         pass

@@ -1,4 +1,4 @@
-"""Options that the benchmarks have in common, checked before any work starts."""
+"""Options common to the benchmarks, checked before any work starts."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ from recbole_glintru.launch.errors import UserError
 
 
 def positive(kind: type) -> Callable[[str], Any]:
-    """An argparse type: numbers of a kind, `int` or `float`, that are positive and finite."""
+    """An argparse type: positive and finite numbers of type `int` or `float`."""
 
     def parse_number(text):
         number = kind(text)
@@ -24,10 +24,10 @@ def positive(kind: type) -> Callable[[str], Any]:
 
 
 def find_device(text: str) -> torch.device:
-    """The device that `--device` names, a GPU with its index.
+    """The device named by `--device`, a GPU with its index.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no such device.
     """
     try:
         device = torch.device(text)
@@ -40,18 +40,18 @@ def find_device(text: str) -> torch.device:
     index = device.index or 0
     if index >= torch.cuda.device_count():
         raise UserError(f"--device {text}: PyTorch sees {torch.cuda.device_count()} such devices.")
-    return torch.device("cuda", index)  # `torch.cuda.set_device` takes none without
+    return torch.device("cuda", index)  # `torch.cuda.set_device` needs one
 
 
 def obey_interrupts() -> None:
     """Let SIGINT raise KeyboardInterrupt in the main thread.
 
-    What a shell's script starts with `&` inherits that it is ignored, and Python leaves it so.
+    A process that a shell script starts with `&` inherits that SIGINT is ignored, and Python keeps that.
     """
-    if threading.current_thread() is threading.main_thread():  # no other may
+    if threading.current_thread() is threading.main_thread():  # no other thread may
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def cores() -> int:
-    """How many this process may run on."""
+    """The number of cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,7 +1,7 @@
-"""GLINT-RU as anybody would write it down: every position of every padded history, no computation left out.
+"""A straightforward GLINT-RU: it computes everything at every position of every padded history.
 
-The yardstick of what the package saves. Weights have the names and shapes of `recbole_glintru`'s `GLINTRU`, and the
-outputs are those of `mask_padding: False`, the published semantics: padding is computed, and read, like any item.
+The baseline for what the package saves. Weights have the names and shapes of `recbole_glintru`'s `GLINTRU`, and the
+outputs are those of `mask_padding: False`, the published semantics: padding is computed and read like any item.
 """
 
 import torch
@@ -55,7 +55,7 @@ class PlainAttention(nn.Module):
 
 
 class PlainBlock(nn.Module):
-    """Both experts, mixed, behind the two gates; `[B, L, d]` -> `[B, L, d]`."""
+    """Both experts, mixed, then the two gates; `[B, L, d]` -> `[B, L, d]`."""
 
     def __init__(self, config):
         super().__init__()

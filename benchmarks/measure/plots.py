@@ -1,4 +1,4 @@
-"""Pictures of the results, where Matplotlib is installed."""
+"""Plots of the results, if Matplotlib is installed."""
 
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ def _time_against_memory(pyplot, section):
 
 
 def plain_numbers(*axes) -> None:
-    """Ticks of an axis as 2,000 and not as 2 x 10^3; on a logarithmic one, 1, 2 and 5 of each decade."""
+    """Ticks of an axis as 2,000 instead of 2 x 10^3; on a logarithmic one, at 1, 2 and 5 of each decade."""
     from matplotlib import ticker
 
     for axis in axes:
@@ -63,7 +63,7 @@ def plain_numbers(*axes) -> None:
 
 
 def label_points(axes, points: dict[str, tuple[float, float]]) -> None:
-    """Write each name beside its point, where it covers neither another name nor a point."""
+    """Write each name next to its point, where it covers no other name or point."""
     from adjustText import adjust_text
 
     texts = [axes.text(x, y, name, fontsize=8) for name, (x, y) in points.items()]

@@ -1,4 +1,4 @@
-"""What a training step spends its time on, kind of operation by kind of operation."""
+"""The time of a training step, by kind of operation."""
 
 from typing import Any, Callable, NamedTuple
 
@@ -10,7 +10,7 @@ from measure.table import Budget, Lane
 from measure.workload import Workload
 
 STEPS = 3
-WARM_UP = 5  # steps until the allocator has all memory that a step needs
+WARM_UP = 5  # steps until the allocator has all the memory that a step needs
 OTHER = "other arithmetic on elements"
 OVERHEAD = "Python, autograd, views"
 KINDS = {
@@ -27,13 +27,13 @@ KINDS = {
     OVERHEAD: ("slice", "as_strided", "select", "view", "empty", "expand", "t", "transpose", "reshape", "narrow"),
 }
 _KIND_OF = {f"aten::{name}": kind for kind, names in KINDS.items() for name in names}
-# A GPU's kernels by their names, in the order in which they are tried: the package's own begin so ...
+# A GPU's kernels by their names, in the order in which they are tried: the package's own begin with these ...
 OWN_KERNELS = {
     "the package's GRU": ("gru_",),
     "the package's convolution": ("convolve", "tap_gradients"),
     "the package's selective scan": ("scan_",),
 }
-# ... and others have this within them, in lower case.
+# ... and others contain these, in lower case.
 GPU_KINDS = {
     "cuDNN's recurrence": ("rnn", "gru_", "lstm"),
     "attention": ("flash", "fmha", "attention"),
@@ -53,14 +53,14 @@ class Profile:
     """The time of a step of each candidate, by kinds of operations, as PyTorch's profiler attributes it.
 
     Args:
-        workload: what is measured on.
+        workload: the data and models.
         candidates: the models.
         budget: ends the measurement.
         advance: called with a text before each measurement.
 
     Attributes:
-        rows: candidate -> kind -> milliseconds a step.
-        notes: what there is to say beside them.
+        rows: candidate -> kind -> milliseconds per step.
+        notes: remarks on them.
     """
 
     def __init__(self, workload: Workload, candidates: list[str], budget: Budget, advance: Callable[[str], None]):
@@ -101,7 +101,7 @@ class Profile:
 
 
 class Kernel(NamedTuple):
-    """What a GPU has run under one name."""
+    """All that a GPU has run under one name."""
 
     name: str
     milliseconds: float
@@ -109,7 +109,7 @@ class Kernel(NamedTuple):
 
 
 def gpu_kernels(profiler: profile) -> list[Kernel]:
-    """Kernels, copies and fills of a profile; operations of the CPU, which carry their kernels' time too, left out."""
+    """Kernels, copies and fills of a profile; without the operations of the CPU, which include their kernels' time."""
     return [
         Kernel(event.key, _microseconds(event) / 1e3, event.count)
         for event in profiler.key_averages()
@@ -127,8 +127,8 @@ def kind_of_kernel(name: str) -> str:
 
 
 def _is_annotation(event):
-    """Whether it is a span of time that a name was given to, such as the optimiser's step."""
-    named = event.key.startswith(("Optimizer.", "ProfilerStep"))  # PyTorch before 2.5 says no more
+    """Whether it is a named span of time, such as the optimiser's step."""
+    named = event.key.startswith(("Optimizer.", "ProfilerStep"))  # all there is before PyTorch 2.5
     return named or getattr(event, "is_user_annotation", False)
 
 

@@ -1,7 +1,7 @@
-"""Whether the GRU's input projection should join its kernel: what that could save at the most.
+"""Whether to merge the GRU's input projection into its kernel: an upper bound on what that could save.
 
-Apart, the product of all steps is written once and read once by the kernel. Joined, it would stay on the chip: that
-traffic is all that a kernel of both could save, and it would hold the projection's weights on the chip too.
+Separately, the product of all steps is written once and read once by the kernel. Merged, it would stay on the chip.
+That traffic is all that a merged kernel could save, and it would have to hold the projection's weights on the chip too.
 """
 
 import torch

@@ -1,4 +1,4 @@
-"""What was measured, as text for the terminal, as Markdown, as JSON."""
+"""The measurements as text for the terminal, as Markdown and as JSON."""
 
 import json
 import os
@@ -19,7 +19,7 @@ convolution do there; other float32 products of the models are IEEE ones, unless
 
 
 def device_name(device) -> str:
-    """What a device is called in the results."""
+    """The name of a device in the results."""
     import torch
 
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
@@ -31,13 +31,13 @@ def file_stem(name: str, subject: str = "efficiency") -> str:
 
 
 def write(folder: Path, device: str, sections: dict[str, dict[str, Any]], finished: bool = True) -> list[Path]:
-    """Put sections into the results of a device, in the place of those of the same name.
+    """Put sections into the results of a device, replacing those of the same name.
 
     Args:
-        folder: where to.
-        device: its name.
-        sections: by their names.
-        finished: whether this is all; plots wait for it.
+        folder: the folder of the results.
+        device: the name of the device.
+        sections: sections by name.
+        finished: whether this is all; plots are made only then.
 
     Returns:
         The files that were written: JSON, Markdown, and plots if Matplotlib is installed.
@@ -63,14 +63,14 @@ def write(folder: Path, device: str, sections: dict[str, dict[str, Any]], finish
 
 
 def replace(file: Path, text: str) -> None:
-    """Write a file so that it is the old one or the new one, whenever the process ends."""
-    beside = file.with_name(file.name + ".part")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, file)
+    """Write a file atomically: whenever the process ends, it is the old or the new one."""
+    part = file.with_name(file.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, file)
 
 
 def render(section: dict[str, Any]) -> str:
-    """A section as Markdown: what it is about, its table, its notes."""
+    """A section as Markdown: its subject, table and notes."""
     lines = [section["about"], "", *markdown_table(*_TABLES[section["kind"]](section)), ""]
     lines += [f"* {note}" for note in section["notes"]]
     if "package" in section:
@@ -170,12 +170,12 @@ _TABLES = {"efficiency": _efficiency, "growth": _growth, "loader": _loader, "pro
 
 
 def milliseconds(seconds: Optional[float]) -> str:
-    """Seconds as a `figure` in milliseconds; nothing for None."""
+    """Seconds as a `figure` in milliseconds; empty for None."""
     return figure(None if seconds is None else 1e3 * seconds)
 
 
 def figure(value: Optional[float]) -> str:
-    """A number with three digits that count; nothing for None."""
+    """A number with three significant digits; empty for None."""
     if value is None:
         return ""
     if abs(value) >= 100:

@@ -1,10 +1,10 @@
 """Data of the size and shape of the paper's data sets, so that measuring needs no download.
 
-A shape holds counts alone: how many users, items and interactions there are, and how interactions spread over users
-and over items, as the means of the slices of the sorted counts that `SLICES` cuts. Histories made from it are as long
-as the real ones: the mean over the training rows is within 1 % (118.4 against 118.5 positions on MovieLens-1M, 8.9
-against 9.0 on Beauty, 12.2 against 12.3 on Video Games), that over the evaluation histories within 0.1 %. Which item
-stands where is drawn by popularity alone, so that nothing can be learnt from them.
+A shape consists of counts: the numbers of users, items and interactions, and how interactions spread over users and
+over items, as means of slices of the sorted counts (see `SLICES`). Histories made from it are as long as the real ones:
+the mean over the training rows is within 1 % (118.4 against 118.5 positions on MovieLens-1M, 8.9 against 9.0 on Beauty,
+12.2 against 12.3 on Video Games), that over the evaluation histories within 0.1 %. Items are drawn by popularity alone,
+so nothing can be learnt from them.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-# Shares of the users, or of the items, sorted by their interactions: finer where the few heavy ones are.
+# Shares of the users, or of the items, sorted by their interactions: finer for the few with many.
 SLICES = (
     *(0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9),
     *(0.925, 0.95, 0.97, 0.98, 0.99, 0.995, 0.998, 0.9995, 1.0),
@@ -24,10 +24,10 @@ class Shape:
     """The counts of a data set.
 
     Attributes:
-        dataset: its name in RecBole, whose settings in `properties/dataset/` apply.
-        users, items, interactions: how many there are, without padding.
+        dataset: its name in RecBole; its settings in `properties/dataset/` apply.
+        users, items, interactions: their numbers, without padding.
         per_user, per_item: mean interactions in each slice, fewest first.
-        features: columns of the item file: name -> (type, number of values, values an item has).
+        features: columns of the item file: name -> (type, number of values, values per item).
     """
 
     dataset: str
@@ -40,7 +40,7 @@ class Shape:
 
     @property
     def training_rows(self) -> int:
-        """Rows of RecBole's training data: a user's items without the first one and the two that are held out."""
+        """Rows of RecBole's training data: all of a user's items except the first and the two held out."""
         return self.interactions - 3 * self.users
 
 
@@ -98,7 +98,7 @@ SHAPES = {
 
 
 def counts(means: tuple[float, ...], number: int) -> np.ndarray:
-    """Interactions of each of `number` users or items: `[number] int64`, ascending, with the mean of the slices."""
+    """Interactions of each of `number` users or items: `[number] int64`, ascending, with the means of the slices."""
     places = (np.arange(number) + 0.5) / number
     exact = np.asarray(means)[np.searchsorted(SLICES, places, side="right") - 1]
     return np.diff(np.floor(np.cumsum(exact) + 0.5), prepend=0).astype(np.int64)
@@ -116,10 +116,10 @@ def write_atomic_files(shape: Shape, folder: Path, users: int, seed: int = 0) ->
     """Write `<folder>/<dataset>/<dataset>.inter` and `.item`, as RecBole reads them.
 
     Args:
-        shape: what they are like; the item file has all its items.
+        shape: their shape; the item file has all its items.
         folder: RecBole's `data_path`.
-        users: how many users to write, with the spread of all.
-        seed: of the items that are drawn.
+        users: the number of users to write, with the spread of all.
+        seed: for drawing items.
     """
     generator = np.random.default_rng(seed)
     place = folder / shape.dataset

@@ -1,4 +1,4 @@
-"""A training step of GLINT-RU on a GPU: its milliseconds, whether launches bound it, its tail, a whole epoch."""
+"""A training step of GLINT-RU on a GPU: its time, whether launches bound it, its tail, and a whole epoch."""
 
 import functools
 
@@ -15,9 +15,9 @@ MOST_LINES = 25
 
 
 def step(options):
-    """What each millisecond of a training step is: the kernels that take the most, as they are called.
+    """Where the time of a training step goes: the kernels that take the most, by name.
 
-    A step that keeps the GPU busy for less than it takes by the clock is bound by launches.
+    If the GPU is busy for less than the step takes by the clock, the step is bound by launches.
     """
     for name in WIDTHS:
         workload, train = _trained(name, options)
@@ -36,7 +36,7 @@ def step(options):
 
 
 def compiled(options):
-    """A training step with what stands behind the experts as it is, and compiled."""
+    """A training step with the part after the experts as it is, and compiled."""
     for name in WIDTHS:
         workload, train = _trained(name, options)
         rows = []
@@ -68,7 +68,7 @@ def _trained(name, options):
 
 
 class _Step:
-    """A training step, called with the type of autocast or None; `operations` are the least that it needs."""
+    """A training step, called with the type of autocast or None; `operations` is the minimum that it needs."""
 
     def __init__(self, workload, model, batch):
         self.model, self.batch, self.optimiser = model, batch, torch.optim.Adam(model.parameters())
@@ -99,9 +99,9 @@ def _profile(train, device):
 
 
 def tail(options):
-    """The part of a step behind the experts, at the last positions alone: as it is, compiled, and as a CUDA graph.
+    """The part of a step after the experts, at the last positions alone: as it is, compiled, and as a CUDA graph.
 
-    Its shapes are the same in every batch, and a graph is one launch each way.
+    Its shapes are the same in every batch, and a graph is one launch in each direction.
     """
     device, rows = options.device, 20 if options.small else options.batch_size
     for name, (_, d) in WIDTHS.items():
@@ -115,7 +115,7 @@ def tail(options):
         found = []
         for kind, make in kinds.items():
             try:
-                # Without its cache, autocast casts the weights inside the graph too.
+                # Without its cache, autocast casts the weights inside the graph.
                 with torch.autocast(device.type, torch.bfloat16, cache_enabled=False):
                     action = functools.partial(_forward_and_backward, make(_Tail(block), tuple(inputs)), inputs)
                     action()  # compiles
@@ -132,7 +132,7 @@ class _Tail(nn.Module):
         self.block = block
 
     def forward(self, x, recurrent, attention):
-        return self.block._behind_experts(x, recurrent, attention)
+        return self.block._after_experts(x, recurrent, attention)
 
 
 def _forward_and_backward(module, inputs):
@@ -142,7 +142,7 @@ def _forward_and_backward(module, inputs):
 
 
 def epoch(options):
-    """RecBole's trainer, scaled to a whole epoch, with the training data in main memory and on the card."""
+    """RecBole's trainer, scaled to a whole epoch, with the training data in main memory and on the GPU."""
     for name in WIDTHS:
         rows = []
         with empty_folder() as folder:

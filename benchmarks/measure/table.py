@@ -1,4 +1,4 @@
-"""The table: what each model costs in training, scoring, evaluation and memory, beside GLINT-RU."""
+"""The table: the cost of each model in training, scoring, evaluation and memory, compared with GLINT-RU."""
 
 import itertools
 import math
@@ -13,12 +13,12 @@ from measure.lane import Lane
 from measure.workload import REFERENCE, NotInvariant, Workload, model_name
 from recbole_glintru.evaluation import candidate_loader
 
-TURNS_BEFORE_EVALUATION = 3  # slow models take no others
-LEAST_BATCHES = 3  # of an evaluation pass, however slow they are
+TURNS_BEFORE_EVALUATION = 3  # slow models take no more
+LEAST_BATCHES = 3  # of an evaluation pass, even if they are slow
 
 
 class Budget:
-    """How long measuring may take, from now on.
+    """The time left for measuring, from now on.
 
     Args:
         seconds: None for no limit.
@@ -28,12 +28,12 @@ class Budget:
         self._end = math.inf if seconds is None else time.monotonic() + seconds
 
     def is_spent(self) -> bool:
-        """Whether nothing should be begun any more."""
+        """Whether nothing more should be started."""
         return time.monotonic() >= self._end
 
 
 class FirstBatches:
-    """As much of a loader as RecBole's trainer looks at, cut to its first batches; if it has fewer it begins anew."""
+    """A loader, as far as RecBole's trainer uses it, cut to its first batches; a shorter one is repeated."""
 
     def __init__(self, loader, number: int):
         self.loader, self.number, self._dataset = loader, number, loader._dataset
@@ -46,7 +46,7 @@ class FirstBatches:
 
 
 class Evaluation(NamedTuple):
-    """Some batches of an evaluation pass of so many `batches`, and what they take for each of their users."""
+    """A measurement of some of the `batches` of an evaluation pass, with the time per user."""
 
     seconds_of_a_user: float
     measured: int
@@ -54,21 +54,21 @@ class Evaluation(NamedTuple):
 
 
 class Table:
-    """Runs the measurements in the order of their worth, so that a table that is cut short still says something.
+    """Runs the measurements in order of importance, so that a table that is cut short is still useful.
 
     Args:
-        workload: what is measured on.
+        workload: the data and models.
         candidates: the models, GLINT-RU first.
-        turns: most turns.
+        turns: the most turns.
         budget: ends the turns.
         evaluation_seconds: an evaluation pass that would take longer is measured in part and scaled.
         epoch_seconds: an epoch on real data that would take longer is computed from its steps.
         advance: called with a text before each measurement.
-        precision: of autocast in training steps and scoring, if it is on; then evaluation passes are left out.
+        precision: the type of autocast in training steps and scoring, if it is on; then there are no evaluation passes.
 
     Attributes:
-        rows: candidate -> what was measured, as far as it has got.
-        notes: what there is to say beside the figures.
+        rows: candidate -> its measurements so far.
+        notes: remarks on the figures.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class Table:
             self.notes.append("The budget of time ended the measurement before all turns were taken.")
 
     def _prepare(self, name):
-        """Make a candidate's lane and measure its memory; whether it takes part in the turns."""
+        """Make a candidate's lane and measure its memory; return whether it takes part in the turns."""
         self.advance(f"{name}: prepare")
         try:
             lane = Lane(name, self.workload, self.precision)
@@ -125,7 +125,7 @@ class Table:
             return False
         self._lanes[name], self.rows[name] = lane, {"parameters": lane.parameters}
         self._measure_memory(name, lane)
-        if self.rows[name]["memory"]["reason"] == memory.OUT_OF_MEMORY:  # in this process it would be the end
+        if self.rows[name]["memory"]["reason"] == memory.OUT_OF_MEMORY:  # it would kill this process
             self._leave_out(name, memory.OUT_OF_MEMORY)
             return False
         return True
@@ -223,9 +223,9 @@ class Table:
         }
 
     def _evaluate(self, name, longest):
-        """A part of an evaluation pass, from the loader that `Trainer.evaluate` takes for this model.
+        """Time a part of an evaluation pass, from the loader that `Trainer.evaluate` uses for this model.
 
-        Made data is a part of all users: where it has few batches, these are taken again.
+        Made data have only some of the users: if they have few batches, these are repeated.
         """
         trainer = self.workload.trainer(name, self._lanes[name].model)
         whole = self.workload.evaluation_loader(name)
@@ -267,7 +267,7 @@ class Table:
 
 
 def loader_seconds(loader, longest: float = 2.0, most: int = 20) -> float:
-    """Seconds that a loader takes for a batch: the median of the first ones, the very first left out."""
+    """Seconds that a loader takes per batch: the median of the first ones, without the very first."""
     times, begin = [], time.perf_counter()
     batches = iter(loader)
     while len(times) < min(most, len(loader)) and time.perf_counter() - begin < longest:

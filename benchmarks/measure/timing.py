@@ -1,4 +1,4 @@
-"""Clocks, turns and statistics: every time is one of several, every ratio one of two times taken side by side."""
+"""Clocks, turns and statistics: every time is one of several, every ratio one of two times taken in succession."""
 
 import statistics
 import time
@@ -10,18 +10,18 @@ from torch.profiler import ProfilerActivity, profile
 
 from recbole_glintru.ops import tensor_cores
 
-ENOUGH = 0.3  # seconds: something faster is repeated within a turn until it has taken so long
-SLOW = 2.0  # seconds: in something slower what the last turn has left in the caches is no matter
+ENOUGH = 0.3  # seconds: a faster action is repeated within a turn until it has taken so long
+SLOW = 2.0  # seconds: for a slower action, what the last turn has left in the caches does not matter
 MOST = 9  # repetitions within a turn
-WINDOW = 0.05  # seconds: calls that are timed together, where that many are short enough
-CALLS = 50  # of them at most
+WINDOW = 0.05  # seconds of calls that are timed together, if they are short enough
+CALLS = 50  # the most calls in a window
 WINDOWS = 3
-QUEUE = 800  # launches that wait for a GPU: at some 1024 the driver lets the host wait
-CYCLES = 2e9  # a second, of the fastest card
+QUEUE = 800  # launches that can wait for a GPU: at about 1024 the driver makes the host wait
+CYCLES = 2e9  # per second, on the fastest card
 
 
 def seconds(action: Callable[[], object], device: torch.device) -> float:
-    """How long an action takes: by the device's own events on a GPU, by the clock elsewhere."""
+    """How long an action takes: by the device's own events on a GPU, otherwise by the clock."""
     if device.type == "cuda":
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         torch.cuda.synchronize(device)
@@ -36,9 +36,9 @@ def seconds(action: Callable[[], object], device: torch.device) -> float:
 
 
 def one_turn(action: Callable[[], object], device: torch.device) -> float:
-    """Seconds of an action: once if it is slow, else the median of those behind a first one, which only warms up.
+    """Seconds of an action: of one run if it is slow, else the median of the runs after a first, which only warms up.
 
-    A slow one must have run before its first turn.
+    A slow action must have run before its first turn.
     """
     first, times = seconds(action, device), []
     if first > SLOW:
@@ -49,9 +49,9 @@ def one_turn(action: Callable[[], object], device: torch.device) -> float:
 
 
 class Times(NamedTuple):
-    """Seconds of an action: of the device alone, and by the clock, both where it is called again and again.
+    """Seconds of an action in repeated calls: of the device alone, and by the clock.
 
-    The device's are None where one call has more launches than can wait for it: some of the time is the host's.
+    The device's time is None if one call has more launches than can be queued: then some of the time is the host's.
     """
 
     device: Optional[float]
@@ -61,8 +61,8 @@ class Times(NamedTuple):
 def device_and_clock(action: Callable[[], object], device: torch.device) -> Times:
     """The medians of some windows of several calls; on a CPU both are the same.
 
-    A GPU that has nothing to do when the clock starts waits for the host at a short kernel, and the time is the
-    host's. For its own time it is kept busy until all calls are launched.
+    A GPU that is idle when the clock starts waits for the host at a short kernel, so the time measured is the host's.
+    For the GPU's own time, it is kept busy until all calls are launched.
     """
     if device.type != "cuda":
         return Times(*[one_turn(action, device)] * 2)
@@ -108,7 +108,7 @@ def _by_the_clock(action, calls, device):
 
 
 def warm_up(action: Callable[[], object], device: torch.device, longest: float = 0.5) -> None:
-    """Repeat an action for so many seconds: a card at rest runs at a lower rate."""
+    """Repeat an action for so many seconds, because an idle card runs at a lower rate."""
     if device.type != "cuda":
         return
     end = time.perf_counter() + longest
@@ -118,15 +118,15 @@ def warm_up(action: Callable[[], object], device: torch.device, longest: float =
 
 
 class Race:
-    """Times of several candidates, taken in turns, each right behind a time of the reference (A B A C A D ...).
+    """Times of several candidates, taken in turns, each right after a time of the reference (A B A C A D ...).
 
     Args:
         reference: the name of the candidate that the others are divided by.
         device: where they run.
 
     Attributes:
-        times: name -> seconds, one a turn; of the reference one for each time that it ran.
-        ratios: name -> its time divided by the reference's right before it, one a turn.
+        times: name -> seconds, one per turn; for the reference one for each run.
+        ratios: name -> its time divided by the reference's right before it, one per turn.
     """
 
     def __init__(self, reference: str, device: torch.device):
@@ -169,9 +169,9 @@ def ratio_summary(ratios: list[float]) -> dict:
 def product_rate(
     device: torch.device, size: Optional[int] = None, repetitions: int = 4, dtype: torch.dtype = torch.float32
 ) -> float:
-    """Floating-point operations a second of a product of two square matrices: the best of some repetitions.
+    """Floating-point operations per second of a product of two square matrices: the best of some repetitions.
 
-    In float32 the factors are of the type on a CPU, and may be rounded to TF32 on a GPU.
+    With float32, factors are used as they are on a CPU, and may be rounded to TF32 on a GPU.
     """
     size = size or (8192 if device.type == "cuda" else 1024)
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
@@ -182,13 +182,14 @@ def product_rate(
 
 
 def least_operations(positions: int, rows: int, items: int, width: int, kernel_size: int = 3, layers: int = 1) -> int:
-    """Floating-point operations that a training step of GLINT-RU cannot do without: those of its matrix products.
+    """The least floating-point operations of a training step of GLINT-RU: those of its matrix products.
 
     At every true position of a history: the input projection, the convolution's taps, three input and three recurrent
-    gates, keys and values, d^2 multiply-adds each. Lower blocks of a stack need all the rest too: queries, the
+    gates, keys and values, d^2 multiply-adds each. Lower blocks of a stack also need all the rest: queries, the
     attention's output, selective gate, channel crossing, second convolution, data-aware gate with its output, gated
-    MLP. Behind the last position the scores of all items. Two operations a multiply-add, and three times the forward
-    pass with the backward. What the last position alone needs is left out: it is below 1 %.
+    MLP. After the last position come the scores of all items. There are two operations per multiply-add, and a step
+    with its backward pass takes three times the forward pass. What the last position alone needs is left out: it is
+    below 1 %.
 
     Args:
         positions: items in all histories of the batch together.

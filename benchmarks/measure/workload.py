@@ -1,4 +1,4 @@
-"""What is measured on: RecBole's own data sets, loaders and trainer, from real files or from those of a shape."""
+"""The data and models to measure: RecBole's own data sets, loaders and trainer, with real files or those of a shape."""
 
 import contextlib
 import copy
@@ -34,11 +34,11 @@ EVALUATION = {
     "metrics": ["Recall", "MRR", "NDCG"],
     "valid_metric": "NDCG@10",
 }
-BATCH_SIZES = {"ml-1m": 256}  # on a CPU, where 2048 as in the paper would take minutes a step; else 1024
+BATCH_SIZES = {"ml-1m": 256}  # on a CPU, where the paper's 2048 would take minutes per step; else 1024
 
 
 def all_candidates() -> list[str]:
-    """The names that can be measured: GLINT-RU, its plain twin, the package's other models, RecBole's in both kinds."""
+    """The names of all candidates: GLINT-RU, its plain twin, the package's other models, RecBole's in both variants."""
     announced = plugin.announced_models().items()
     own = [name for name, entry in announced if entry.value.startswith("recbole_glintru.")]
     others = [name for name in own if name != REFERENCE]
@@ -46,12 +46,12 @@ def all_candidates() -> list[str]:
 
 
 def model_name(candidate: str) -> str:
-    """RecBole's name of the model that a candidate is a kind of."""
+    """RecBole's name of a candidate's model."""
     return candidate.removesuffix(PLAIN).removesuffix(ACCELERATED)
 
 
 def find_settings(candidate: str, dataset: str, device: torch.device, changes: dict[str, Any]) -> Config:
-    """RecBole's settings of a candidate: the paper's protocol for the data set, and above it `changes`."""
+    """RecBole's settings of a candidate: the paper's protocol for the data set, overridden by `changes`."""
     name = model_name(candidate)
     applied = dataset if dataset in protocol.files() else None
     gpu = {"use_gpu": False} if device.type == "cpu" else {"gpu_id": str(device.index or 0)}
@@ -59,15 +59,15 @@ def find_settings(candidate: str, dataset: str, device: torch.device, changes: d
         with user_errors(ValueError, NotImplementedError):
             config = Config(name, dataset, files, {**EVALUATION, "show_progress": False, **gpu, **changes})
     logging.getLogger().setLevel(logging.ERROR)
-    construct_transform(config)  # writes settings that BERT4Rec reads
+    construct_transform(config)  # sets settings that BERT4Rec reads
     return config
 
 
 def make_model(candidate: str, config: Config, dataset, device: torch.device):
-    """The model, new, in training mode, on the device.
+    """A new model in training mode, on the device.
 
     Raises:
-        NotInvariant: it is to be accelerated and cannot be.
+        NotInvariant: it cannot be accelerated, as its name demands.
     """
     init_seed(config["seed"], True)
     kind = PlainGLINTRU if candidate == REFERENCE + PLAIN else get_model(model_name(candidate))
@@ -77,7 +77,7 @@ def make_model(candidate: str, config: Config, dataset, device: torch.device):
 
 @contextlib.contextmanager
 def empty_folder() -> Iterator[Path]:
-    """A working directory for the block: RecBole writes logs beside whatever it does."""
+    """An empty working directory for the block, because RecBole always writes logs."""
     before = os.getcwd()
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
@@ -91,17 +91,17 @@ class Workload:
     """A data set, split as in the paper; for each candidate its model, batches, loaders and trainer.
 
     Args:
-        title: how it is called in the results.
-        dataset: RecBole's name of it.
+        title: its name in the results.
+        dataset: its name in RecBole.
         folder: RecBole's `data_path`.
         device: where models run.
-        batch_size: histories in a training batch, and in one that is scored.
-        shape: what it was made from, if it is not real.
-        candidates: what will be asked for; item features are read if one of them needs some.
-        changes: RecBole's settings above the protocol.
+        batch_size: histories in a training batch, and in one to score.
+        shape: the shape from which it was made, if it is not real.
+        candidates: the models that will be used; item features are read if one of them needs some.
+        changes: RecBole's settings that override the protocol.
 
     Attributes:
-        training_rows, users: of the whole data set, which made data is a part of.
+        training_rows, users: those of the whole data set, of which made data are a part.
     """
 
     def __init__(
@@ -153,7 +153,7 @@ class Workload:
         self._sampler = RepeatableSampler(list(self._parts), self.dataset, "popularity", 1.0)
 
     def _for(self, candidate, dataset):
-        """A data set with the features of its items for the models that have some, and else without: joining costs."""
+        """A data set with item features for models that use some, otherwise without, because joining costs time."""
         view = copy.copy(dataset)
         if not self.config(candidate)["selected_features"]:
             view.item_feat = None
@@ -172,7 +172,7 @@ class Workload:
         return TrainDataLoader(config, self._for(candidate, self._parts["train"]), None, shuffle=True)
 
     def evaluation_loader(self, candidate: str, **changes: Any) -> NegSampleEvalDataLoader:
-        """RecBole's loader of the validation data, 100 popular negatives a user."""
+        """RecBole's loader of the validation data, with 100 popular negatives per user."""
         config = self._changed(candidate, changes)
         init_seed(config["seed"], True)
         sampler = self._sampler.set_phase("valid")
@@ -184,7 +184,7 @@ class Workload:
         return config
 
     def training_batches(self, candidate: str, number: int) -> list:
-        """Batches on the device: for every candidate the same rows."""
+        """Batches on the device, with the same rows for every candidate."""
         loader = self.training_loader(candidate)
         order = np.random.default_rng(0).permutation(len(self._parts["train"]))
         number = max(1, min(number, len(order) // self.batch_size))
@@ -192,7 +192,7 @@ class Workload:
         return [loader.collate_fn(some).to(self.device) for some in rows]
 
     def scoring_batches(self, candidate: str, number: int) -> list:
-        """Batches of histories that evaluation ranks items for, on the device: for every candidate the same."""
+        """Batches of the histories in evaluation, on the device, the same for every candidate."""
         dataset = self._for(candidate, self._parts["valid"])
         order = np.random.default_rng(0).permutation(len(dataset))
         rows = [order[start * self.batch_size :][: self.batch_size] for start in range(number)]
@@ -205,7 +205,7 @@ class Workload:
 
 
 class Catalogue:
-    """As much of a data set as a model without item features looks at: how many values each field has."""
+    """The part of a data set that a model without item features reads: the number of values of each field."""
 
     item_feat = user_feat = None
 
@@ -214,7 +214,7 @@ class Catalogue:
         self.item_num, self.user_num = items, users
 
     def num(self, field: str) -> int:
-        """Values of a field, the padding included."""
+        """The number of values of a field, including padding."""
         return self._sizes[field]
 
 

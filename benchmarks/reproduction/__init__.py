@@ -1,1 +1,1 @@
-"""The paper's tables and figures: what `benchmarks/reproduce.py` is made of."""
+"""The paper's tables and figures: the modules of `benchmarks/reproduce.py`."""

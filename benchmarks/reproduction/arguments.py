@@ -1,4 +1,4 @@
-"""What the user has said on the command line of `benchmarks/reproduce.py`, and whether it makes sense."""
+"""The command-line arguments of `benchmarks/reproduce.py`, and their checks."""
 
 import argparse
 import ast
@@ -25,7 +25,7 @@ OF_THE_MACHINE = ("gpu_id", "use_gpu")  # no part of a cell
 
 
 class Parser(argparse.ArgumentParser):
-    """A mistake is a UserError."""
+    """An argument parser whose errors are UserErrors."""
 
     def error(self, message):
         raise UserError(f"{message}\nusage: {USAGE}")
@@ -35,7 +35,7 @@ def parser() -> Parser:
     made = Parser(add_help=False, allow_abbrev=False)
     made.add_argument("--help", "-h", action="store_true")
     made.add_argument("table", nargs="?")
-    made.add_argument("description", nargs="?", help="of one cell, in JSON: what the scheduler starts processes with")
+    made.add_argument("description", nargs="?", help="of one cell, in JSON, as the scheduler passes it to processes")
     for name in ("dataset", "protocol", "models", "values", "budget", "data_path", "scratch"):
         made.add_argument(f"--{name}")
     made.add_argument("--results", default=str(RESULTS))
@@ -48,7 +48,7 @@ def parser() -> Parser:
 
 
 def check(options) -> None:
-    """See that the table is one and that the numbers make sense.
+    """Check that the table exists and that the numbers make sense.
 
     Raises:
         UserError: they do not.
@@ -56,9 +56,9 @@ def check(options) -> None:
     if options.table is None:
         raise UserError(f"which table? One of {', '.join(TABLES)}.\nusage: {USAGE}")
     if options.table not in TABLES:
-        raise UserError(f"'{options.table}' is no table: {_nearest(options.table, TABLES)}")
+        raise UserError(f"'{options.table}' is not a table: {_nearest(options.table, TABLES)}")
     if options.description is not None:
-        raise UserError(f"'{options.description}' is no option; a data set is named by --dataset.")
+        raise UserError(f"'{options.description}' is not an option; name a data set with --dataset.")
     for name in ("seeds", "jobs", "threads"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
             raise UserError(f"--{name}={getattr(options, name)}: must be at least 1.")
@@ -67,7 +67,7 @@ def check(options) -> None:
 
 
 def seeds(first: Any, number: int) -> list[int]:
-    """As many seeds as asked for, counted up from the first."""
+    """`number` seeds, counted up from the first."""
     if isinstance(first, bool) or not isinstance(first, int) or first < 0:
         raise UserError(f"--seed={first}: must be a whole number.")
     return [first + more for more in range(number)]
@@ -77,7 +77,7 @@ def seconds(text: Optional[str]) -> float:
     """`2h`, `1h30m`, `90s`, `90` -> seconds.
 
     Raises:
-        UserError: it is no such time.
+        UserError: it is not such a time.
     """
     if text is None:
         return float("inf")
@@ -89,18 +89,18 @@ def seconds(text: Optional[str]) -> float:
 
 
 def cores() -> int:
-    """That this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def scratch() -> Path:
-    """Where checkpoints go unless the user says otherwise."""
+    """The default folder for checkpoints."""
     caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(caches, "recbole_glintru", "reproduce")
 
 
 def protocol_of(wanted: Optional[str], dataset: str) -> str:
-    """The name of the protocol to apply: the one of the data set's name unless another is wanted."""
+    """The name of the protocol to apply: by default that of the data set."""
     name = wanted or dataset
     if name not in protocol.files():
         asked = f"--protocol={wanted}" if wanted else f"--dataset={dataset}: it has no protocol; --protocol"
@@ -109,7 +109,7 @@ def protocol_of(wanted: Optional[str], dataset: str) -> str:
 
 
 def models(text: Optional[str]) -> Optional[list[str]]:
-    """The names in `--models`, each once; None where the user has not said."""
+    """The names in `--models`, each once; None if it is not given."""
     if text is None:
         return None
     if text == "all":
@@ -124,19 +124,19 @@ def models(text: Optional[str]) -> Optional[list[str]]:
 
 
 def values(text: Optional[str], table: str) -> Optional[list[int]]:
-    """The numbers in `--values`, each once; None where the user has not said."""
+    """The numbers in `--values`, each once; None if it is not given."""
     if text is None:
         return None
     if table not in grids.EXPERIMENTS or not grids.EXPERIMENTS[table].values:
-        raise UserError(f"--values={text}: {table} varies no number.")
+        raise UserError(f"--values={text}: {table} does not vary a number.")
     words = text.replace(",", " ").split()
     if not words or not all(word.isdigit() and int(word) for word in words):
-        raise UserError(f"--values={text}: must be whole numbers from 1, as in --values=3,5,7.")
+        raise UserError(f"--values={text}: must be positive whole numbers, as in --values=3,5,7.")
     return list(dict.fromkeys(int(word) for word in words))
 
 
 def variants(name: str, chosen: Optional[list[str]], numbers: Optional[list[int]], own) -> list[grids.Variant]:
-    """The rows of a table or points of a figure; `own`: model -> the settings for it alone."""
+    """The rows of a table or points of a figure; `own`: model -> its own settings."""
     return [replace(one, own=own.get(one.model, {})) for one in grids.variants(name, chosen, numbers)]
 
 
@@ -154,7 +154,7 @@ def changes(words: dict[str, str]) -> tuple[dict[str, Any], dict[str, dict[str, 
 
 
 def _value(text: str) -> Any:
-    """A number or a truth value where the text is one; RecBole reads the rest."""
+    """Parse a number or a truth value; RecBole parses the rest."""
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError):
@@ -168,10 +168,10 @@ def _nearest(name: str, names) -> str:
 
 
 def check_settings(cells: list[Cell], words: dict[str, str], data_path: Optional[Path] = None) -> None:
-    """Find mistakes before anything is run: settings that nobody reads or that are refused, data that is missing.
+    """Find mistakes before anything is run: settings that are refused or never read, and missing data.
 
     Args:
-        data_path: where the data has to be, or be loaded to; None where none is needed.
+        data_path: where the data are or will be downloaded to; None if none are needed.
     """
     known, configs = set(), []
     for model in dict.fromkeys(cell.model for cell in cells):
@@ -184,7 +184,7 @@ def check_settings(cells: list[Cell], words: dict[str, str], data_path: Optional
     for key in words:
         setting = key.partition(".")[2] or key
         if setting in OF_THE_MACHINE:
-            raise UserError(f"--{key}={words[key]}: the machine's; set CUDA_VISIBLE_DEVICES, empty for the CPU.")
+            raise UserError(f"--{key}={words[key]}: not a cell's setting; set CUDA_VISIBLE_DEVICES, empty for the CPU.")
         if setting not in known and key not in known:
             raise UserError(f"--{key}={words[key]}: {_nearest(key, sorted(known))}")
     for config in configs:

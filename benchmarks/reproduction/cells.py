@@ -18,19 +18,19 @@ RESULTS = Path(__file__).resolve().parent.parent / "results"
 
 
 class Stale(ValueError):
-    """A result, or a training, is of other settings than its cell has now; the message names the first that differs."""
+    """A result or a training has other settings than its cell has now; the message names the first difference."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What a result depends on.
+    """Everything that a result depends on.
 
     Args:
         dataset: its name.
-        protocol: the name of the protocol, whose settings lie below `changes`.
+        protocol: the name of the protocol, whose settings `changes` overrides.
         model: its name.
-        seed: of every random generator.
-        changes: key -> value, as pairs sorted by key; what differs from the protocol. Made by `cell`.
+        seed: for every random generator.
+        changes: key -> value, as pairs sorted by key: the differences from the protocol. Made by `cell`.
     """
 
     dataset: str
@@ -41,25 +41,25 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Readable, and good for a file: `GLINTRU,kernel_size=5,seed=666`."""
+        """Readable, and valid as a file name: `GLINTRU,kernel_size=5,seed=666`."""
         parts = [self.model, *(f"{key}={value}" for key, value in self.changes), f"seed={self.seed}"]
         return re.sub(r"[^\w.,=+-]", "", ",".join(parts))
 
     def settings(self) -> dict[str, Any]:
-        """All that the cell sets above RecBole's and the model's own defaults."""
+        """All settings of the cell that override RecBole's and the model's own defaults."""
         return {**_protocol(self.protocol, self.model), **dict(self.changes), "seed": self.seed}
 
     def digest(self) -> str:
-        """Eight characters that differ where the cell does, or what user and protocol set.
+        """Eight characters that differ if the cell differs, or the settings of user and protocol.
 
-        They are the same whatever the model's own defaults are, which gain keys that change nothing.
+        They do not depend on the model's own defaults, which gain keys that change nothing.
         """
         text = json.dumps([self.dataset, self.model, self.settings()], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def cell(dataset: str, protocol_name: str, model: str, seed: int, changes: Optional[dict[str, Any]] = None) -> Cell:
-    """A cell whose `changes` are without those that change nothing, so that tables share what they have in common."""
+    """A cell without those `changes` that change nothing, so that tables share cells."""
     unchanged = {**_model_defaults(model), **_protocol(protocol_name, model)}
     kept = {key: value for key, value in (changes or {}).items() if key not in unchanged or unchanged[key] != value}
     return Cell(dataset, protocol_name, model, seed, tuple(sorted(kept.items())))
@@ -90,12 +90,12 @@ def _with_numbers(value: Any) -> Any:
 
 @dataclass
 class Result:
-    """What a cell came to.
+    """The result of a cell.
 
     Args:
-        record: what its JSON file holds; `running.py` says what is in it.
-        ranks: reading -> `[users] uint8`, or wider for long lists: the place of each user's target among the first
-            max(topk), from 1, 0 if it is not there.
+        record: the content of its JSON file, which `running.py` writes.
+        ranks: reading -> `[users] uint8`, or wider for long lists: the rank of each user's target among the first
+            max(topk), counted from 1, or 0 if it is not among them.
     """
 
     record: dict[str, Any]
@@ -105,7 +105,7 @@ class Result:
 class Store:
     """The results, a JSON file and a compressed array file for each cell: `<folder>/cells/<dataset>/<name>.*`.
 
-    Those of a cell whose training goes on, records with `partial`, are named `<name>.partial.*`.
+    Those of a cell whose training is unfinished, with `partial` in the record, are named `<name>.partial.*`.
     """
 
     def __init__(self, folder: Path = RESULTS):
@@ -115,13 +115,13 @@ class Store:
         return self.folder / "cells" / of.dataset / f"{of.name}{'.partial' if partial else ''}.json"
 
     def seeds(self, of: Cell) -> list[int]:
-        """The seeds of all results, ended or not, that differ from this cell in nothing else."""
+        """The seeds of all results, finished or not, that differ from this cell only in the seed."""
         stem = of.name[: -len(str(of.seed))]
         files = self.file(of).parent.glob(f"{stem}*.json")
         return sorted({int(file.name[len(stem) :].partition(".")[0]) for file in files})
 
     def read(self, of: Cell, partial: bool = False) -> Optional[Result]:
-        """The result of a cell, None if there is none; with `partial`, one of a training that goes on will do.
+        """The result of a cell, or None; with `partial`, possibly that of an unfinished training.
 
         Raises:
             Stale: it was run with other settings.
@@ -140,7 +140,7 @@ class Store:
             return Result(record, {reading: arrays[reading] for reading in arrays.files})
 
     def write(self, of: Cell, result: Result) -> None:
-        """Write a result whole or not at all: the JSON file, which makes a cell done, comes last."""
+        """Write a result completely or not at all: the JSON file, which marks a cell as done, is written last."""
         partial = bool(result.record.get("partial"))
         file = self.file(of, partial)
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -161,13 +161,13 @@ class Store:
 
 
 def check_settings(path: Path, of: Cell, record: dict[str, Any]) -> None:
-    """Compare what was run with what would be: the settings above the model's defaults, and these defaults.
+    """Compare what was run with what would be run now: the cell's settings, and the model's defaults below them.
 
-    Defaults that have come into being since are not compared: what they set was not there to be set.
+    Defaults added since are not compared, because what they set did not exist then.
 
     Args:
-        path: what was run is there.
-        record: of it, the cell's `settings` and RecBole's `configuration`.
+        path: where the result or training is.
+        record: its `settings` of the cell and `configuration` of RecBole.
 
     Raises:
         Stale: they differ.
@@ -177,7 +177,7 @@ def check_settings(path: Path, of: Cell, record: dict[str, Any]) -> None:
     now, was = {**defaults, **settings}, {**configured, **record["settings"]}
     for key in sorted({*settings, *record["settings"], *(defaults.keys() & configured.keys())}):
         if now.get(key) != was.get(key):
-            raise Stale(f"{path} was run with {key}={was.get(key)!r}, and {key}={now.get(key)!r} now.")
+            raise Stale(f"{path} was run with {key}={was.get(key)!r}, but now {key}={now.get(key)!r}.")
 
 
 def _in_lines(record: dict[str, Any]) -> str:

@@ -15,8 +15,8 @@ from reproduction.cells import Cell, Store
 def main(words: list[str], help_text: str = "") -> int:
     """Run the command line and return the exit status.
 
-    0: all cells are done; 1: some are not, and stderr says which; 2: a mistake of the user's; 3: another process is at
-    this cell; 130: Ctrl-C.
+    0: all cells are done; 1: some are not, and stderr says which; 2: a user error; 3: another process is running this
+    cell; 130: Ctrl-C.
     """
     from reproduction.progress import Busy, Interrupted
 
@@ -42,12 +42,12 @@ def main(words: list[str], help_text: str = "") -> int:
         print(f"error: {error}", file=sys.stderr)
         return scheduling.BUSY
     except (KeyboardInterrupt, Interrupted):
-        print("Interrupted; the same command goes on where this one ended.", file=sys.stderr)
+        print("Interrupted; the same command continues where this one ended.", file=sys.stderr)
         return 130
 
 
 def run_one(options) -> int:
-    """One cell in this process; it ends when the process that started it is gone, at the latest after an epoch."""
+    """Run one cell in this process; it ends, at the latest after an epoch, when the process that started it is gone."""
     if options.parent is not None:
         parent.end_with(options.parent)
     import torch
@@ -100,13 +100,13 @@ def reproduce(options, words: dict[str, str]) -> int:
 
 
 def _run(cells: list[Cell], words: dict[str, str], place: scheduling.Place, options) -> list[str]:
-    """Run or test what the options say, and say what is left undone and why."""
+    """Run or test what the options say, and return what is left undone and why."""
     if options.report and not (options.partial or options.retest):
         arguments.check_settings(cells, words)
         return []
     trains = not (options.report or options.retest)
     arguments.check_settings(cells, words, place.data_path)
-    # It may delete: nothing is wrong any more.
+    # Last, because it may delete: all other checks have passed.
     freshness.check(cells, place.store, place.scratch, options.replace and trains)
     left = scheduling.run(cells, place) if trains else []
     if options.retest:
@@ -122,7 +122,7 @@ def table1(options, words: dict[str, str]) -> int:
 
     arguments.check(options)
     if words:
-        raise UserError(f"--{next(iter(words))}: table1 takes --dataset, --protocol, --data_path and --results.")
+        raise UserError(f"--{next(iter(words))}: table1 accepts --dataset, --protocol, --data_path and --results.")
     names = [options.dataset] if options.dataset else list(statistics_of_data.IN_THE_PAPER)
     applied = {name: arguments.protocol_of(options.protocol, name) for name in names}
     print(statistics_of_data.write(applied, Path(options.data_path or "dataset"), Path(options.results)))

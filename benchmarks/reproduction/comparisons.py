@@ -1,4 +1,4 @@
-"""What a report says of one model against the others, and of the readings against the paper."""
+"""The parts of a report that compare one model with the others, and the readings with the paper."""
 
 import itertools
 import math
@@ -16,7 +16,7 @@ EXPLAINED = (
     "no fixed candidates."
 )
 OTHER_QUANTITIES = ("uniform", "full")  # readings of other candidates than those of the paper's figures
-SIGNIFICANT = 0.05  # of p over users
+SIGNIFICANT = 0.05  # p over users below this is significant
 UNLIKE = "Not all had the same candidates: p over users is of unlike draws."
 
 
@@ -76,7 +76,7 @@ def _without(rows: list[Row], having: list[Row]) -> list[str]:
 
 
 def _places(rows: list[Row], reference: Row, reading: str) -> dict[str, int]:
-    """Metric -> the reference's place among the rows, of the metrics that it has."""
+    """Metric -> the reference's rank among the rows, for the metrics that it has."""
     means = {metric: reference.mean(reading, metric) for metric in grids.METRICS}
     return {
         metric: 1 + sum(row.mean(reading, metric) > mean for row in rows)
@@ -86,7 +86,7 @@ def _places(rows: list[Row], reference: Row, reading: str) -> dict[str, int]:
 
 
 def _margins(pairs: list[tuple[Row, Row]], reading: str, printed: bool) -> list[str]:
-    """A line for each pair, and a word where their candidates are not the same."""
+    """A line for each pair, and a note if their candidates differ."""
     head, lines, alike = ["against", "seeds, theirs"], [], True
     for metric in grids.METRICS:
         head += [f"{metric}: margin", *(["paper's"] if printed else []), "p users", "p seeds"]
@@ -107,12 +107,12 @@ def _margins(pairs: list[tuple[Row, Row]], reading: str, printed: bool) -> list[
 
 
 def _verdicts(reference: Row, others: list[Row], reading: str, apart: dict[str, tuple[float, float]]) -> list[str]:
-    """Whom the reference is ahead of and whom behind, by each metric, where neither users nor seeds explain it.
+    """Which models the reference is ahead of, and which it trails, by each metric, unless users or seeds explain it.
 
-    A training that has not ended has no verdict.
+    An unfinished training gets no verdict.
 
     Args:
-        apart: how far the reference's own seeds are, as `_seeds_apart` returns it.
+        apart: how far the reference's own seeds are apart, from `_seeds_apart`.
     """
     if reference.so_far():
         return []
@@ -140,7 +140,7 @@ def _verdicts(reference: Row, others: list[Row], reading: str, apart: dict[str, 
 
 
 def _between_seeds(row: Row, apart: dict[str, tuple[float, float]]) -> list[str]:
-    """How far the row's own seeds are apart: what chance in a training comes to."""
+    """How far the row's own seeds are apart, that is, the effect of chance in training."""
     if not apart:
         return []
     said = (f"{percent(margin, '')} by {metric} (p users {p(value)})" for metric, (margin, value) in apart.items())
@@ -166,7 +166,7 @@ def _seeds_apart(row: Row, reading: str) -> dict[str, tuple[float, float]]:
 
 
 def every_reading(rows: list[Row], labels: dict[str, str]) -> str:
-    """A table for each metric, and which reading the paper's figures are nearest to."""
+    """A table for each metric, and the reading that is nearest to the paper's figures."""
     blocks = ["## Every reading"]
     for metric in grids.METRICS:
         printed = any(metric in row.paper for row in rows)
@@ -182,7 +182,7 @@ def every_reading(rows: list[Row], labels: dict[str, str]) -> str:
 
 
 def supported_reading(rows: list[Row], labels: dict[str, str]) -> Optional[str]:
-    """The reading that the paper's figures of all models but GLINT-RU are nearest to; None where there are none."""
+    """The reading that is nearest to the paper's figures of all models but GLINT-RU; None without figures."""
     distances = _distances([row for row in _published_others(rows) if not row.so_far()], labels)
     return _nearest(distances)
 
@@ -206,7 +206,7 @@ def _nearest_reading(rows: list[Row], labels: dict[str, str]) -> list[str]:
 
 
 def _distances(rows: list[Row], labels: dict[str, str]) -> dict[str, tuple[float, float]]:
-    """Reading -> mean difference from the paper's figures and mean distance, of the readings that all results have."""
+    """Reading -> mean difference from the paper's figures and mean distance, for the readings that all results have."""
     found = {
         reading: [row.difference(reading, metric) for row in rows for metric in grids.METRICS] for reading in labels
     }

@@ -1,6 +1,6 @@
-"""Table 3: what the models cost by `benchmarks/efficiency.py`, beside what the paper prints.
+"""Table 3: the costs of the models, measured by `benchmarks/efficiency.py`, next to those in the paper.
 
-Times and memory of another machine and another size of batches do not compare; how many times GLINT-RU's they are does.
+Times and memory on another machine with other batch sizes are not comparable; their ratios to GLINT-RU's are.
 """
 
 import json
@@ -26,7 +26,7 @@ MEBIBYTES_PER_GIGABYTE = 1e9 / 2**20
 
 
 def run(words: list[str]) -> int:
-    """The efficiency benchmark with its own options, then the table; with `--report` the table alone.
+    """The efficiency benchmark with its own options, then the table; with `--report` only the table.
 
     Returns:
         The benchmark's exit status.
@@ -47,7 +47,7 @@ def write(folder: Path, device: str) -> str:
     """Write `<folder>/table3-<device>.md`, and return the Markdown.
 
     Raises:
-        UserError: the benchmark has left no results of this device in the folder.
+        UserError: the folder has no results of the benchmark for this device.
     """
     measured = folder / f"{report.file_stem(device)}.json"
     if not measured.is_file():
@@ -65,7 +65,7 @@ def write(folder: Path, device: str) -> str:
 
 
 def _dataset(name: str, section: dict[str, Any]) -> str:
-    """The paper's data set that a section of the benchmark is of; empty if of none."""
+    """The paper's data set that a section of the benchmark is about, or an empty string."""
     source, _, kind = name.rpartition(" ")
     dataset = SHAPES[source].dataset if kind == "shape" and source in SHAPES else source
     known = section["kind"] == "efficiency" and kind in ("shape", "data") and dataset in grids.PAPER["table3"]

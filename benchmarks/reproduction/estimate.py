@@ -1,4 +1,4 @@
-"""When cells will be done, from the epochs that are on disk."""
+"""Estimates when cells will be done, from the epochs on disk."""
 
 import datetime
 import statistics
@@ -12,10 +12,10 @@ from reproduction.freshness import folder_of
 
 
 class Estimate:
-    """How far the cells are and how long they will take at most, from the epochs that are on disk.
+    """How far the cells are, and how long they will take at most, from the epochs on disk.
 
-    An epoch of a cell that has none yet takes as long as one of the same model on the same data, or else as the mean
-    of all that are known. Most cells stop before their last epoch.
+    For a cell without epochs the time is that of the same model on the same data, or else the mean of all that are
+    known. Most cells stop before their last epoch.
     """
 
     def __init__(self, cells: list[Cell], scratch: Path, jobs: int):
@@ -27,15 +27,15 @@ class Estimate:
         self.done(cells)  # by earlier commands
 
     def epochs(self) -> int:
-        """Most epochs of all cells."""
+        """The largest number of epochs of all cells together."""
         return sum(self.most.values())
 
     def over(self, cell: Cell) -> None:
-        """The cell has come to its end."""
+        """Mark the cell as ended."""
         self.cells_over.add(cell)
 
     def done(self, running: Iterable[Cell]) -> int:
-        """Epochs that are done, or that no longer need to be; those of `running` are looked up."""
+        """Epochs that are done or no longer needed; those of `running` are read from disk."""
         for cell in running:
             records = progress.records(folder_of(cell, self.scratch))
             if records is not None:
@@ -44,7 +44,7 @@ class Estimate:
         return sum(self.most[cell] if cell in self.cells_over else self._done.get(cell, 0) for cell in self.cells)
 
     def seconds(self) -> Optional[float]:
-        """Until all are done, at most; None as long as no epoch is known."""
+        """At most so many seconds until all are done; None while no epoch is known."""
         if not self._seconds:
             return None
         alike: dict[tuple[str, str], float] = {}

@@ -1,4 +1,4 @@
-"""The pictures, by matplotlib and adjustText; without these there are none."""
+"""The plots, made with matplotlib and adjustText if these are installed."""
 
 import importlib.util
 import math
@@ -14,7 +14,7 @@ VARIED = {"layers": "layers", "kernel": "kernel size", "width": "hidden size"}
 
 
 def draw(experiment: grids.Experiment, rows: list[Row], reading: str, label: str, title: str, file: Path) -> bool:
-    """Draw what the experiment varies, and say whether there is a picture now."""
+    """Plot what the experiment varies, and return whether there is a picture."""
     missing = [name for name in ("matplotlib", "adjustText") if importlib.util.find_spec(name) is None]
     if missing:
         print(f"no picture without {' and '.join(missing)}: pip install '.[bench]'", file=sys.stderr)
@@ -67,7 +67,7 @@ def _scatter(pyplot, rows, reading, label):
 
 
 def _bars(pyplot, rows, reading, label):
-    """Ours beside the paper's."""
+    """Our results next to the paper's."""
     figure, panels = pyplot.subplots(1, len(grids.METRICS), figsize=(4 * len(grids.METRICS), 4))
     for axes, metric in zip(panels, grids.METRICS):
         places = range(len(rows))
@@ -84,7 +84,7 @@ def _bars(pyplot, rows, reading, label):
 
 
 def _curves(pyplot, rows, reading, label, what):
-    """Accuracy, time and memory against the number that is varied, a line for each model."""
+    """Accuracy, time and memory against the varied number, with a line for each model."""
     panels_of = {
         **{metric: lambda row, metric=metric: row.mean(reading, metric) for metric in grids.METRICS},
         "s an epoch": lambda row: row.training("seconds_per_epoch"),
@@ -109,7 +109,7 @@ def _curves(pyplot, rows, reading, label, what):
 
 
 def _mixing(pyplot, row):
-    """The two weights after every epoch; the seeds behind the first are drawn thin."""
+    """The two weights after every epoch; the seeds after the first are drawn thin."""
     figure, axes = pyplot.subplots(figsize=(7, 4))
     for rank, weights in enumerate(row.mixing().values()):
         for block in range(len(weights[0])):

@@ -1,7 +1,7 @@
-"""What is on disk of a cell, its result and its training: whether it was run with the settings that the cell has now.
+"""Checks that the result and the training of a cell on disk have the cell's current settings.
 
-A training's folder is named after the cell, what the user has set and the protocol. The model's own defaults are in a
-file inside it, written when the training begins, and compared as those of a result are.
+A training's folder is named after the cell, the user's settings and the protocol. The model's own defaults are in a
+file inside it, written when the training begins, and compared like those of a result.
 """
 
 import json
@@ -13,7 +13,7 @@ from recbole_glintru.launch.errors import UserError
 from reproduction import progress
 from reproduction.cells import Cell, Stale, Store, check_settings
 
-FOLDERS = ("data_path", "checkpoint_dir")  # the machine's, not the cell's
+FOLDERS = ("data_path", "checkpoint_dir")  # belong to the machine, not to the cell
 SETTINGS = "settings.json"
 
 
@@ -23,12 +23,12 @@ def folder_of(cell: Cell, scratch: Path) -> Path:
 
 
 def configuration(config) -> dict[str, Any]:
-    """What JSON can hold of RecBole's merged settings."""
+    """The part of RecBole's merged settings that JSON can represent."""
     return _plain({key: value for key, value in config.final_config_dict.items() if key not in FOLDERS})
 
 
 def begin(cell: Cell, folder: Path, config) -> None:
-    """Write down what a training is begun with; one that has epochs already has to have been begun with the same.
+    """Record the settings of a training; one that already has epochs must have been begun with the same.
 
     Raises:
         Stale: it was begun with other settings.
@@ -40,28 +40,28 @@ def begin(cell: Cell, folder: Path, config) -> None:
 
 
 def check_training(cell: Cell, folder: Path) -> None:
-    """See that the epochs in the folder, if there are any, are of a training with the settings that the cell has now.
+    """Check that the epochs in the folder, if any, are of a training with the cell's current settings.
 
     Raises:
-        Stale: they are not, or nothing says what they are of.
+        Stale: they are not, or their settings are not recorded.
     """
     if progress.latest(folder) is None:
         return
     file = folder / SETTINGS
     if not file.is_file():
-        raise Stale(f"{folder} has epochs, and no {SETTINGS} that says what they were trained with.")
+        raise Stale(f"{folder} has epochs, but no {SETTINGS} that says what they were trained with.")
     check_settings(folder, cell, json.loads(file.read_text(encoding="utf-8")))
 
 
 def check(cells: list[Cell], store: Store, scratch: Path, replace: bool) -> None:
-    """See that no result was run, and no training begun, with other settings than its cell has now.
+    """Check that every result and every training has its cell's current settings.
 
     Args:
-        replace: remove what was.
+        replace: remove those with other settings.
 
     Raises:
-        UserError: one was.
-        Busy: another process is at a training that would be removed.
+        UserError: one has other settings.
+        Busy: another process is running a training that would be removed.
     """
     for cell in cells:
         try:
@@ -72,7 +72,7 @@ def check(cells: list[Cell], store: Store, scratch: Path, replace: bool) -> None
             done = False
         folder = folder_of(cell, scratch)
         try:
-            if not done:  # otherwise it does not go on
+            if not done:  # otherwise the training is over
                 check_training(cell, folder)
         except Stale as error:
             _refuse_unless(replace, error)
@@ -86,7 +86,7 @@ def _refuse_unless(replace: bool, error: Stale) -> None:
 
 
 def _plain(value):
-    """What JSON can hold of a configuration: numbers, texts, lists; the rest by its name."""
+    """A configuration for JSON: numbers, texts and lists; all else as text."""
     if isinstance(value, dict):
         return {str(key): _plain(one) for key, one in value.items()}
     if isinstance(value, (list, tuple)):

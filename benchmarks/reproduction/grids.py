@@ -1,4 +1,4 @@
-"""Which cells a table or a figure of the paper is made of."""
+"""The cells of each table and figure of the paper."""
 
 import json
 from dataclasses import dataclass, field
@@ -11,11 +11,11 @@ PAPER = json.loads((Path(__file__).resolve().parent.parent / "paper_tables.json"
 METRICS = ("Recall@10", "MRR@10", "NDCG@10")
 IN_THE_PAPER = ("GRU4Rec", "BERT4Rec", "SASRec", "LinRec", "LightSANs", "SMLP4Rec", "Mamba4Rec", "GLINTRU")
 ALL = (*IN_THE_PAPER, "NARM", "FMLPRec", "LRURec", "MLP4Rec", "RecMamba", "SIGMA", "SSEPT")
-# What text, tables and published code say differently, or not at all.
+# What text, tables and published code state differently, or not at all.
 LEFT_OPEN = {
     "n_layers=2": {"n_layers": 2},  # Table 5; the text has one
-    "gru_layers=2": {"gru_layers": 2},  # the published code reads a setting that it gives no value
-    "embedding_dropout_prob=0.3": {"embedding_dropout_prob": 0.3},  # as above, and this is what RecBole would fill in
+    "gru_layers=2": {"gru_layers": 2},  # the published code reads this setting but does not define it
+    "embedding_dropout_prob=0.3": {"embedding_dropout_prob": 0.3},  # as above; this is RecBole's default
     # Table 5 has 0.5 for Beauty and Video Games; the published code 0.3, whatever the data.
     "gate, mix and MLP dropout 0.5": {f"{part}_dropout_prob": 0.5 for part in ("gate", "mix", "mlp")},
     "padding included": {"mask_padding": False, "pad_row_init": "random"},  # published
@@ -32,7 +32,7 @@ KERNEL = {"GLINTRU": "kernel_size", "Mamba4Rec": "d_conv"}  # each model's own n
 
 @dataclass(frozen=True)
 class Variant:
-    """A row of a table, a point of a figure.
+    """A row of a table or a point of a figure.
 
     Args:
         label: as in the paper, and as in `paper_tables.json`.

@@ -1,8 +1,8 @@
 """Sampled evaluation of a model that `accelerate` refuses, as LightSANs: each history is scored once.
 
-RecBole's `predict` gets a history again for every candidate. A model whose scores change with the padding cannot have
-its padding cut, but what it says of a history need not be computed a hundred times: `full_sort_predict` scores all
-items for each distinct history, and the candidates' scores are read from there.
+RecBole's `predict` receives a history again for every candidate. The padding of a model whose scores change with it
+cannot be cut, but a history need not be encoded a hundred times: `full_sort_predict` scores all items for each distinct
+history, and the candidates' scores are read from there.
 """
 
 import torch
@@ -10,11 +10,11 @@ from torch import Tensor
 
 from recbole_glintru.ops.histories.distinct_rows import distinct_rows
 
-RELATIVE, ABSOLUTE = 1e-4, 1e-5  # float32, the product with the item table in another order
+RELATIVE, ABSOLUTE = 1e-4, 1e-5  # float32, with the product with the item table in another order
 
 
 class HistoriesOnce:
-    """Takes the place of `model.predict`, if it gives the same scores for the first batch.
+    """Replaces `model.predict`, if it gives the same scores for the first batch.
 
     Attributes:
         state: "unknown" before the first batch, "used", or "differs": the model's own `predict` is used.
@@ -25,7 +25,7 @@ class HistoriesOnce:
         model.predict = self.scores
 
     def scores(self, interaction) -> Tensor:
-        """`[B]`, as `predict` returns them."""
+        """`[B]`, like the result of `predict`."""
         if self.state == "differs":
             return self.predict(interaction)
         model = self.model

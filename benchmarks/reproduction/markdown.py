@@ -1,4 +1,4 @@
-"""How tables and figures are written in the reports; `-` stands for what is not there."""
+"""The format of tables and figures in the reports; `-` marks what is missing."""
 
 import math
 from collections.abc import Iterable

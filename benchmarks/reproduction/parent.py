@@ -1,4 +1,4 @@
-"""A process that ends with the one that started it, however that one ended."""
+"""Lets a process end with the one that started it, however that ended."""
 
 import contextlib
 import ctypes
@@ -9,17 +9,17 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def end_with(parent: int) -> None:
-    """Let SIGTERM be like Ctrl-C, and let the system send it when `parent`, which started this process, has ended.
+    """Let SIGTERM act like Ctrl-C, and let the system send it when `parent`, which started this process, ends.
 
-    Only Linux does; elsewhere a process has to look whether its parent is still there.
+    Only Linux does; elsewhere a process must check whether its parent still exists.
 
     Raises:
         KeyboardInterrupt: `parent` has ended already.
     """
     interrupt_on_terminate()
-    with contextlib.suppress(OSError, AttributeError):  # no C library to be loaded so, or one without prctl
+    with contextlib.suppress(OSError, AttributeError):  # no C library to load in this way, or one without prctl
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:  # before the system knew whom to tell
+    if os.getppid() != parent:  # it ended before the system was told to send the signal
         raise KeyboardInterrupt
 
 

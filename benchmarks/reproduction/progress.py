@@ -1,8 +1,8 @@
-"""Training that can be killed at any moment: after each epoch all that the next ones depend on is on disk.
+"""Training that can be killed at any moment: after each epoch, all that the next ones depend on is on disk.
 
-RecBole writes a checkpoint when the validation is better than before, and no random state. Here every epoch leaves a
-folder `epoch-<number>` with RecBole's checkpoint of it, the best one so far, the random states and the records; it
-appears whole, by a rename. On a CPU a resumed training goes on exactly as it would have without the interruption.
+RecBole writes a checkpoint only if validation improves, and no random state. Here every epoch leaves a folder
+`epoch-<number>` with RecBole's checkpoint, the best one so far, the random states and the records; a rename makes it
+appear complete. On a CPU a resumed training continues exactly as it would have without the interruption.
 """
 
 import contextlib
@@ -30,17 +30,17 @@ class Interrupted(Exception):
 
 
 class Busy(Exception):
-    """Another process is at this cell."""
+    """Another process is running this cell."""
 
 
 def latest(folder: Path) -> Optional[Path]:
-    """The folder of the last epoch that is on disk."""
+    """The folder of the last epoch on disk."""
     epochs = [path for path in folder.glob("epoch-*") if path.name[6:].isdigit()]
     return max(epochs, key=lambda path: int(path.name[6:]), default=None)
 
 
 def records(folder: Path) -> Optional[dict[str, Any]]:
-    """What the epochs so far came to, for whoever looks on; None before the first."""
+    """The records of the epochs so far, for other processes; None before the first."""
     epoch = latest(folder)
     while epoch is not None:
         try:
@@ -53,10 +53,10 @@ def records(folder: Path) -> Optional[dict[str, Any]]:
 
 
 def check_validation(config) -> None:
-    """See that every epoch is validated: it is in the validation's callback that an epoch is recorded and saved.
+    """Check that every epoch is validated, because an epoch is recorded and saved in the callback of the validation.
 
     Args:
-        config: RecBole's.
+        config: RecBole's `Config`.
 
     Raises:
         UserError: it is not; the message names the key and its value.
@@ -71,10 +71,10 @@ def check_validation(config) -> None:
 
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Keep other processes from the folder; the system takes the lock back from one that is killed.
+    """Lock the folder against other processes; the system releases the lock if this one is killed.
 
     Raises:
-        Busy: one is there already.
+        Busy: another process has the lock.
     """
     import fcntl
 
@@ -90,17 +90,17 @@ class Progress:
     """A RecBole trainer whose epochs are measured, recorded and saved.
 
     Args:
-        trainer: it is changed: its epochs are timed, its checkpoint goes into the folder.
-        train_data: the loader, whose generator decides on the order of the batches.
+        trainer: is modified: its epochs are timed, and its checkpoint goes into the folder.
+        train_data: the loader, whose generator determines the order of the batches.
         folder: where the epochs are kept.
         stop: asked after each epoch whether to end.
 
     Attributes:
-        records: `epochs`, a list of what each came to; `best`, the validation metrics of the best one, and
+        records: `epochs`, a list with the results of each; `best`, the validation metrics of the best one, and
             `best_epoch`, counted from 1; `interruptions`, how often the training was resumed; `finished`;
             `package`, the code that began it, `versions` of the libraries and `device`; `peak_memory_MiB` of training
-            and validation; `threads`, with which a resumed training goes on, for another number would add
-            floating-point numbers in another order.
+            and validation; `threads`, which a resumed training uses too, because with another number floating-point
+            numbers would be added in another order.
     """
 
     def __init__(self, trainer, train_data, folder: Path, stop: Callable[[], bool] = lambda: False):
@@ -112,7 +112,7 @@ class Progress:
             "interruptions": 0,
             "finished": False,
             "mixing_at_start": _mixing(trainer.model),
-            "package": checkout.package(),  # now: while the training runs, the checkout may change
+            "package": checkout.package(),  # now, because the checkout may change during the training
             "versions": surroundings.versions(),
             "device": surroundings.device(trainer.device),
             "peak_memory_MiB": None,
@@ -124,10 +124,10 @@ class Progress:
         trainer._valid_epoch = self._timed("validation", self._keeping_result(trainer._valid_epoch))
 
     def run(self, valid_data, only_load: bool = False) -> None:
-        """Train to the end, from the last epoch on disk if there is one; or load that epoch alone.
+        """Train to the end, from the last epoch on disk if there is one, or only load that epoch.
 
         Raises:
-            Interrupted: `stop` said so.
+            Interrupted: `stop` returned True.
             UserError: there is no epoch to load.
         """
         epoch = latest(self.folder)
@@ -201,7 +201,7 @@ class Progress:
         name, keys, *rest = states["numpy"]
         np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
         torch.set_rng_state(states["torch"])
-        if torch.cuda.is_available():  # perhaps fewer GPUs than there were
+        if torch.cuda.is_available():  # there may be fewer GPUs than before
             torch.cuda.set_rng_state_all(states["cuda"][: torch.cuda.device_count()])
         self.train_data.generator.set_state(states["batches"])
 

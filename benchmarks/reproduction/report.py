@@ -1,4 +1,4 @@
-"""The report of a table or figure: Markdown and a picture, from the results that are there."""
+"""The report of a table or figure: Markdown and a picture, from the existing results."""
 
 import math
 import re
@@ -20,7 +20,7 @@ REFERENCES = {
     "parts": "default",
     "variations": "default",
     "activations": "silu",
-}  # the variant that the others are set against
+}  # the variant that the others are compared with
 SAME_VALUE = ("kernel", "width")  # kinds of experiments where models are compared at each value
 MIXING_EPOCHS = (0, 1, 2, 5, 10, 20, 50, 100)
 COSTS = {  # of the paper's table -> ours, in the same unit
@@ -82,7 +82,7 @@ def write(
 
 
 def unfinished(cell: Cell, place: Place) -> list[str]:
-    """What there is to say of a cell that is in the middle of its training."""
+    """A note on a cell whose training is unfinished."""
     folder = folder_of(cell, place.scratch)
     records = None if place.store.file(cell).is_file() else progress.records(folder)
     if records is None:
@@ -98,7 +98,7 @@ def unfinished(cell: Cell, place: Place) -> list[str]:
 def report_file(
     folder: Path, name: str, dataset: str, changes: dict[str, Any], variants: list[grids.Variant], reading: str
 ) -> Path:
-    """Another file for whatever the user has asked for that changes its figures."""
+    """The name of the report: a separate file for each choice of the user that changes its figures."""
     own = {f"{variant.model}.{key}": value for variant in variants for key, value in variant.own.items()}
     words = [f"{key}={value}" for settings in (changes, own) for key, value in sorted(settings.items())]
     words += [f"reading={reading}"] if reading != "fixed" else []
@@ -124,7 +124,7 @@ def _introduction(rows, labels, reading, protocol, changes) -> str:
 
 
 def _head(rows: list[Row], protocol: str) -> list[str]:
-    """What has to be known before the figures are read."""
+    """Notes to read before the figures."""
     unended = [row.label for row in rows if row.so_far()]
     lines = [f"These trainings have not ended, and their best epoch so far is tested: {'; '.join(unended)}."]
     at_limit = [row.label for row in rows if row.at_limit()]
@@ -138,7 +138,7 @@ def _device(described: dict[str, Any]) -> str:
 
 
 def accuracy(rows: list[Row], reading: str, labels: dict[str, str]) -> str:
-    """Ours and, where the paper has figures, the paper's and the relative difference."""
+    """Our figures and, where the paper has some, the paper's and the relative difference."""
     metrics = [metric for metric in grids.METRICS if any(row.values(reading, metric) for row in rows)]
     if not metrics:
         return f"## Accuracy: {labels[reading]}\n\nNo result has this reading."
@@ -159,7 +159,7 @@ def accuracy(rows: list[Row], reading: str, labels: dict[str, str]) -> str:
 
 
 def mixing_weights(row: Row) -> str:
-    """The weight of the dense selective GRU in the course of the training, seed by seed."""
+    """The weight of the dense selective GRU in the course of the training, for each seed."""
     histories = row.mixing()
     longest = max(len(weights) for weights in histories.values()) - 1
     epochs = [epoch for epoch in MIXING_EPOCHS if epoch < longest]
@@ -176,7 +176,7 @@ def mixing_weights(row: Row) -> str:
 
 
 def costs(rows: list[Row]) -> str:
-    """Parameters, epochs, times and memory; the paper's, and the difference from it, where the table is about them."""
+    """Parameters, epochs, times and memory, and if the table has them the paper's figures and the differences."""
     printed = [key for key in rows[0].paper if key in COSTS]
     batch = batch_of(rows)
     head = ["", "parameters", "epochs (best)", "s an epoch (CPU s)", "s a test pass (CPU s)", f"ms of it per {batch}"]
@@ -218,7 +218,7 @@ def costs(rows: list[Row]) -> str:
 
 
 def _savings(record: dict[str, Any]) -> str:
-    """With an optional extra that changes the time: the selective scan on a CPU takes Numba where it is installed."""
+    """The savings, and the optional extra that changes the time: with Numba, the selective scan on a CPU uses it."""
     compiled = record["device"]["type"] == "cpu" and "numba" in record["versions"]
     scans = record["configuration"].get("scan_backend") in ("auto", "numba")
     return record["savings"] + (", Numba" if compiled and scans else "")

@@ -1,4 +1,4 @@
-"""What a table shows of a variant: the results of its seeds, and what the paper prints for it."""
+"""A row of a table: the results of a variant's seeds, and the paper's figures for it."""
 
 import math
 import statistics
@@ -9,7 +9,7 @@ from typing import Any, Optional
 from reproduction import grids
 from reproduction.cells import Result, Stale, Store
 
-COUNTED = ("users", "items", "interactions")  # as in Table 1, and in a result, there without RecBole's padding
+COUNTED = ("users", "items", "interactions")  # as in Table 1 and, without RecBole's padding, in a result
 
 
 @dataclass
@@ -19,8 +19,8 @@ class Row:
     Args:
         label: its name.
         variant: what was run.
-        results: seed -> result, of those that are there.
-        paper: metric -> the paper's figure, empty where it has none.
+        results: seed -> result, for the existing results.
+        paper: metric -> the paper's figure; empty if it has none.
     """
 
     label: str
@@ -29,43 +29,43 @@ class Row:
     paper: dict[str, float] = field(default_factory=dict)
 
     def values(self, reading: str, metric: str, seeds: Optional[Iterable[int]] = None) -> list[float]:
-        """One for each seed that has the reading. RecBole's metrics, which it writes in lower case and rounds.
+        """One value for each seed that has the reading: RecBole's metrics, which have lower-case names and are rounded.
 
         Args:
-            seeds: those alone.
+            seeds: only these.
         """
         chosen = self.results.values() if seeds is None else (self.results[seed] for seed in seeds)
         found = ((result.record["readings"].get(reading) or {}).get(metric.lower()) for result in chosen)
         return [value for value in found if value is not None]
 
     def mean(self, reading: str, metric: str, seeds: Optional[Iterable[int]] = None) -> float:
-        """NaN of no seed."""
+        """The mean over the seeds; NaN without any."""
         values = self.values(reading, metric, seeds)
         return statistics.mean(values) if values else math.nan
 
     def deviation(self, reading: str, metric: str) -> Optional[float]:
-        """Of a sample; None of fewer than two seeds."""
+        """The sample standard deviation; None for fewer than two seeds."""
         values = self.values(reading, metric)
         return statistics.stdev(values) if len(values) > 1 else None
 
     def difference(self, reading: str, metric: str) -> Optional[float]:
-        """From the paper's figure, relative to it."""
+        """The relative difference from the paper's figure."""
         if metric not in self.paper or not self.values(reading, metric):
             return None
         return self.mean(reading, metric) / self.paper[metric] - 1
 
     def training(self, key: str) -> float:
-        """The mean over the seeds of what a result says of its training; NaN if none says it."""
+        """The mean over the seeds of a figure of the training; NaN if no result has it."""
         records = [result.record["training"] for result in self.results.values()]
         values = [record[key] for record in records if record.get(key) is not None]
         return statistics.mean(values) if values else math.nan
 
     def batch_milliseconds(self) -> float:
-        """Of a test pass, for each batch that RecBole makes of it (`batch_of`), whatever batches were run."""
+        """The time of a test pass divided by RecBole's number of batches (`batch_of`), whatever batches were run."""
         return 1000 * self.training("seconds_per_evaluation") / self.training("evaluation_batches")
 
     def peak_memory(self) -> float:
-        """The largest of the seeds, MiB; NaN if one does not say it."""
+        """The largest over the seeds, MiB; NaN if a result lacks it."""
         values = [result.record.get("peak_memory_MiB") for result in self.results.values()]
         return math.nan if None in values else max(values)
 
@@ -82,12 +82,12 @@ class Row:
         }
 
     def at_limit(self) -> bool:
-        """Whether a training ended with the most epochs allowed, and not for want of better ones."""
+        """Whether a training ended at the limit of epochs rather than by early stopping."""
         records = [result.record for result in self.results.values() if not result.record.get("partial")]
         return any(record["training"]["epochs"] >= record["settings"].get("epochs", math.inf) for record in records)
 
     def so_far(self) -> str:
-        """`7 of 200 epochs` where the trainings have not ended, otherwise empty."""
+        """`7 of 200 epochs` if the trainings are unfinished, otherwise empty."""
         records = [result.record for result in self.results.values() if result.record.get("partial")]
         if not records:
             return ""
@@ -99,12 +99,12 @@ class Row:
 def collect(
     name: str, variants: list[grids.Variant], dataset: str, protocol: str, seeds: list[int], changes, store: Store
 ) -> tuple[list[Row], list[str]]:
-    """The rows, and notes on the results that are left out: run with other settings, or not as far as others.
+    """The rows, and notes on the results left out because they have other settings or are unfinished.
 
-    A row has every seed of which there is a result, whether it is among `seeds` or not.
+    A row has every seed with a result, even if it is not among `seeds`.
 
-    A training that has not ended stands for its variant only where none of the variant's has: a mean of both would be
-    neither.
+    An unfinished training represents its variant only if none of the variant's trainings is finished: a mean over both
+    would be meaningless.
     """
     rows, notes = [], []
     for variant in variants:
@@ -130,7 +130,7 @@ def collect(
 
 
 def other_data(rows: list[Row], protocol: str) -> list[str]:
-    """What there is to say of data that the paper's figures are not of: a count is more than 1 % off Table 1's."""
+    """Notes on data that differ from the paper's: a count is more than 1 % off that in Table 1."""
     if protocol not in grids.PAPER["table1"] or not any(row.paper for row in rows):
         return []
     printed = dict(zip(grids.PAPER["table1"]["columns"], grids.PAPER["table1"][protocol]))
@@ -150,7 +150,7 @@ def other_data(rows: list[Row], protocol: str) -> list[str]:
 
 
 def batch_of(rows: list[Row]) -> str:
-    """What a batch of RecBole's evaluation has at most, `eval_batch_size`: `2,048 candidates`."""
+    """The maximal size of a batch in RecBole's evaluation, `eval_batch_size`: `2,048 candidates`."""
     records = [result.record for row in rows for result in row.results.values()]
     sizes = sorted({record["configuration"]["eval_batch_size"] for record in records})
     rated = "histories" if rows[0].one()["mode"] == "full" else "candidates"

@@ -1,4 +1,4 @@
-"""Running one cell in this process, through RecBole's own data, trainer and evaluation."""
+"""Runs one cell in this process, with RecBole's own data, trainer and evaluation."""
 
 import contextlib
 import copy
@@ -24,9 +24,9 @@ from reproduction.cells import Cell, Result, Stale, Store
 from reproduction.freshness import folder_of
 from reproduction.histories_once import HistoriesOnce
 
-# The candidates of a pass are fixed by this seed of NumPy's global generator, from which RecBole's sampler draws.
+# This seed of NumPy's global generator, from which RecBole's sampler draws, fixes the candidates of a pass.
 CANDIDATES_SEED = 2025
-# Key in a result -> what it is. `{mode}` is the protocol's mode of evaluation, `{number}` its number of candidates.
+# Key in a result -> description. `{mode}` is the protocol's mode of evaluation, `{number}` its number of candidates.
 READINGS = {
     "validation": "validation {mode}, best of all epochs' draws",
     "validation_fixed": "validation {mode}, fixed draw",
@@ -39,7 +39,7 @@ READINGS = {
 }
 
 
-OF_THE_TRAINING = ("package", "versions", "device", "peak_memory_MiB")  # in a result, whenever it is tested
+OF_THE_TRAINING = ("package", "versions", "device", "peak_memory_MiB")  # of the training, whenever it is tested
 
 
 def run(
@@ -50,17 +50,17 @@ def run(
     stop: Callable[[], bool] = lambda: False,
     partial: bool = False,
 ) -> None:
-    """Train, test and write the result; what another process had begun is carried on.
+    """Train, test and write the result; a training begun by another process is resumed.
 
     Args:
         stop: asked after each epoch whether to end.
-        partial: train no epoch, but test the best of those that are done; the training can go on afterwards.
+        partial: train no epoch, but test the best of those done; the training can be resumed afterwards.
 
     Raises:
         UserError: the data is missing, RecBole or the model refuses a setting, not every epoch is validated, or the
             training was begun with other settings.
-        Busy: another process is at this cell.
-        Interrupted: `stop`, asked after each epoch, said so.
+        Busy: another process is running this cell.
+        Interrupted: `stop`, asked after each epoch, returned True.
     """
     folder = folder_of(cell, scratch.resolve())
     folder.mkdir(parents=True, exist_ok=True)
@@ -78,7 +78,7 @@ def run(
 
 
 def _before(cell: Cell, store: Store) -> dict[str, Any]:
-    """The record of a cell that is tested again."""
+    """The previous record of a cell, if it is tested again."""
     file = store.file(cell)
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
@@ -112,7 +112,7 @@ def _train_and_test(cell, folder, configuration, stop, partial, before) -> Resul
         readings[reading], ranks[reading] = tests.run(loader, CANDIDATES_SEED)
         if reading != "full":
             candidates[reading] = tests.drawn()
-    # Epochs that an earlier version of this code left on disk do not have all of it.
+    # Epochs written by an earlier version of this code lack some of it.
     now = {"versions": surroundings.versions(), "device": surroundings.device(config["device"])}
     of_training = {
         key: value for source in (now, before, training.records) for key, value in source.items() if value is not None
@@ -139,7 +139,7 @@ def _train_and_test(cell, folder, configuration, stop, partial, before) -> Resul
 
 
 class Savings:
-    """What spares a model work without changing its results; models of plugins keep what they have themselves."""
+    """The speed-ups that do not change a model's results; models of plugins keep their own."""
 
     def __init__(self, config, model):
         from recbole_glintru import accelerate, settings
@@ -159,24 +159,24 @@ class Savings:
 
 
 class _Tests:
-    """Passes of a trainer over test data, by RecBole's collector and evaluator, which leave each user's rank too."""
+    """Passes of a trainer over test data, with RecBole's collector and evaluator, that also record each user's rank."""
 
     def __init__(self, trainer, test_data):
         self.trainer, self.evaluator = trainer, trainer.evaluator
-        trainer.evaluator = self  # RecBole hands it what it has collected
+        trainer.evaluator = self  # RecBole passes it what it has collected
         dataset = test_data._dataset
         targets = np.stack([dataset.inter_feat[field].numpy() for field in (dataset.uid_field, dataset.iid_field)])
         self._targets = zlib.crc32(np.ascontiguousarray(targets, dtype=np.int64).tobytes())
 
     def evaluate(self, collected):
-        """What the trainer calls in place of the evaluator's method."""
-        hits = collected.get("rec.topk").numpy()[:, :-1]  # [users, k], 1 at the target's place
+        """Called by the trainer instead of the evaluator's method."""
+        hits = collected.get("rec.topk").numpy()[:, :-1]  # [users, k], 1 at the target's rank
         places = np.where(hits.any(axis=1), hits.argmax(axis=1) + 1, 0)
         self.ranks = places.astype(np.min_scalar_type(hits.shape[1]))
         return self.evaluator.evaluate(collected)
 
     def run(self, loader, seed: Optional[int] = None, load_best_model: bool = False):
-        """Metrics, and ranks as `Result` has them."""
+        """Metrics, and ranks in the form of `Result`."""
         if seed is not None:
             np.random.seed(seed)
         wall, cpu = time.perf_counter(), time.process_time()
@@ -189,16 +189,16 @@ class _Tests:
         return {key: float(value) for key, value in metrics.items()}, self.ranks
 
     def drawn(self) -> str:
-        """The same for two models after a pass under the same seed if, and only if, they had the same candidates.
+        """A text that two models share after a pass with the same seed if and only if they had the same candidates.
 
-        Of targets and of the state of the generator: who has drawn the same has left it the same.
+        Made from the targets and the state of the generator, which is the same after the same draws.
         """
         _, keys, position, *_ = np.random.get_state()
         return f"{self._targets:08x}-{zlib.crc32(keys.tobytes()):08x}-{position}"
 
 
 def _loaders(config, configuration, train_data, valid_data, test_data) -> dict[str, Any]:
-    """The data once more for each reading that RecBole itself does not give."""
+    """A loader for each reading that RecBole itself does not give."""
     from recbole.data import get_dataloader
 
     eval_args = config["eval_args"]
@@ -220,7 +220,7 @@ def _loaders(config, configuration, train_data, valid_data, test_data) -> dict[s
 
 
 def unseen_sampler(sampler, dataset):
-    """RecBole's sampler, with the items of a user's history left out of the negatives, and not the target alone."""
+    """RecBole's sampler, with the items of a user's history excluded from the negatives, not only the target."""
     from recbole.sampler import RepeatableSampler
 
     rows = dataset.inter_feat
@@ -239,13 +239,13 @@ def unseen_sampler(sampler, dataset):
 
 
 def trained_sampler(sampler, dataset):
-    """RecBole's sampler, with the targets of training alone to count for an item's popularity.
+    """RecBole's sampler, with an item's popularity counted from the targets of training alone.
 
-    RecBole counts those of validation and test too.
+    RecBole also counts those of validation and test.
     """
     other = copy.copy(sampler)
     other.dataset = dataset
-    other.set_distribution(sampler.distribution)  # counts anew
+    other.set_distribution(sampler.distribution)  # counts again
     return other
 
 
@@ -264,7 +264,7 @@ def _summary(records: dict[str, Any]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _working_in(folder: Path) -> Iterator[None]:
-    """RecBole writes its logs into the current folder."""
+    """Change to the folder, because RecBole writes its logs into the current one."""
     before = os.getcwd()
     os.chdir(folder)
     try:

@@ -1,4 +1,4 @@
-"""Running cells side by side, each in a process of its own, with a progress bar that says when they will be done."""
+"""Runs cells in parallel, each in a process of its own, with a progress bar that says when they will be done."""
 
 import contextlib
 import json
@@ -20,8 +20,8 @@ from reproduction.parent import interrupt_on_terminate
 
 DONE, MISTAKE, BUSY = 0, 2, 3  # exit statuses of a cell's process
 LOG = "output.log"
-ELSEWHERE = "another process is at it"
-PATIENCE = 30  # seconds that a process has to end in, before it is killed
+ELSEWHERE = "another process is running it"
+PATIENCE = 30  # seconds for a process to end before it is killed
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class Place:
         store: where results go.
         scratch: where checkpoints go.
         data_path: the folder of the data sets; RecBole's choice for data that comes with it.
-        jobs: processes side by side.
-        threads: of each.
+        jobs: processes in parallel.
+        threads: threads of each.
         budget: seconds after which no further cell is started.
     """
 
@@ -45,7 +45,7 @@ class Place:
     budget: float = float("inf")
 
     def command(self, cell: Cell, partial: bool = False) -> list[str]:
-        """The command line of a cell's process; with `partial`, of one that tests what there is of its training."""
+        """The command line of a cell's process; with `partial`, of one that tests its unfinished training."""
         description = {**vars(cell), "changes": dict(cell.changes)}
         return [
             sys.executable,
@@ -62,16 +62,16 @@ class Place:
 
 
 def run(cells: list[Cell], place: Place, poll: float = 2.0) -> list[str]:
-    """Run what is not done, in the order given, and say what is left undone and why.
+    """Run what is not done, in the given order, and return what is left undone and why.
 
-    Ctrl-C, or a SIGTERM, ends the processes; they have lost no finished epoch. A cell that another process is at is
-    tried again later, and given up when it is still there a minute after everything else has ended.
+    Ctrl-C or SIGTERM ends the processes; no finished epoch is lost. A cell that another process is running is tried
+    again later, and given up if that is still so a minute after everything else has ended.
 
     Args:
-        poll: seconds between two looks at the processes.
+        poll: seconds between two checks of the processes.
 
     Raises:
-        KeyboardInterrupt: the user said so.
+        KeyboardInterrupt: by the user.
     """
     from tqdm import tqdm
 
@@ -84,14 +84,14 @@ def run(cells: list[Cell], place: Place, poll: float = 2.0) -> list[str]:
 
 
 def test(cells: list[Cell], place: Place, partial: bool, poll: float = 2.0) -> list[str]:
-    """Test cells as they are, without training, and say which were not tested and why.
+    """Test cells as they are, without training, and return which were not tested and why.
 
     Args:
-        partial: test those that have epochs and no result, rather than those that have a result.
+        partial: test those that have epochs but no result, rather than those with a result.
         poll: as above.
 
     Raises:
-        KeyboardInterrupt: the user said so.
+        KeyboardInterrupt: by the user.
     """
     from tqdm import tqdm
 
@@ -113,7 +113,7 @@ def test(cells: list[Cell], place: Place, partial: bool, poll: float = 2.0) -> l
 
 
 def _tested(cell: Cell, store: Store) -> int:
-    """Epochs that the last test of an unfinished training came after."""
+    """The number of epochs at the last test of an unfinished training."""
     try:
         result = store.read(cell, partial=True)
     except Stale:
@@ -122,25 +122,25 @@ def _tested(cell: Cell, store: Store) -> int:
 
 
 class _Processes:
-    """Cells that are run or tested side by side.
+    """Cells that are run or tested in parallel.
 
     Args:
         place, poll: as above.
-        display: told what goes on.
-        tests: whether the cells are tested and not trained; one that another process is at is then given up at once.
-        partial: whether the tests are of trainings that go on.
+        display: shows the progress.
+        tests: whether the cells are tested, not trained; one that another process is running is then given up at once.
+        partial: whether unfinished trainings are tested.
     """
 
     def __init__(self, place: Place, display, poll: float, tests: bool = False, partial: bool = False):
         self.place, self.display, self.poll, self.tests, self.partial = place, display, poll, tests, partial
-        self.again = 15 * poll  # seconds until a cell is tried again that another process is at
+        self.again = 15 * poll  # seconds until a cell that another process is running is tried again
         self.running: dict[Cell, subprocess.Popen] = {}
-        self.busy: dict[Cell, float] = {}  # when another process was at it and other cells were left
-        self.later: dict[Cell, float] = {}  # when it is tried again
+        self.busy: dict[Cell, float] = {}  # when another process was running it while other cells were left
+        self.later: dict[Cell, float] = {}  # when to try it again
         self.left: list[str] = []
 
     def run(self, cells: list[Cell]) -> list[str]:
-        """Run them all, and say what is left undone and why."""
+        """Run them all, and return what is left undone and why."""
         self.waiting, end = list(cells), time.monotonic() + (math.inf if self.tests else self.place.budget)
         with _terminated_like_ctrl_c():
             try:
@@ -157,7 +157,7 @@ class _Processes:
                 _end(self.running.values())
         for cell in [*self.waiting, *self.later]:
             if not self._is_done(cell):
-                reason = ELSEWHERE if cell in self.busy else "not begun within the budget"
+                reason = ELSEWHERE if cell in self.busy else "not started within the budget"
                 self.left.append(f"{_named(cell)}: {reason}")
         return self.left
 
@@ -173,7 +173,7 @@ class _Processes:
                 self.running[cell] = _start(cell, self.place, self.partial)
 
     def _is_done(self, cell: Cell) -> bool:
-        """Whether another command has done it meanwhile."""
+        """Whether another command has meanwhile done it."""
         return not self.tests and self.place.store.file(cell).is_file()
 
     def _ended(self, cell: Cell, status: int) -> None:
@@ -181,7 +181,7 @@ class _Processes:
             now = time.monotonic()
             if cell not in self.busy:
                 self.display.write(f"{_named(cell)}: {ELSEWHERE}; tried again later")
-            if cell not in self.busy or self.running or self.waiting:  # the minute begins when all else has ended
+            if cell not in self.busy or self.running or self.waiting:  # the minute starts when all else has ended
                 self.busy[cell] = now
             if now < self.busy[cell] + 2 * self.again:
                 self.later[cell] = now + self.again
@@ -193,7 +193,7 @@ class _Processes:
 
 
 class _Display:
-    """The progress bar, written anew when something has changed, or every ten seconds."""
+    """The progress bar, updated when something changes, or every ten seconds."""
 
     def __init__(self, bar, estimate: Estimate):
         self.bar, self.estimate, self.shown, self.at = bar, estimate, None, 0.0
@@ -211,7 +211,7 @@ class _Display:
 
 
 class _Count:
-    """A progress bar of the tests that are done."""
+    """A progress bar of the finished tests."""
 
     def __init__(self, bar):
         self.bar, self.write = bar, bar.write

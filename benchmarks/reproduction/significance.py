@@ -1,4 +1,4 @@
-"""Is one model better than another, or did it have luck? Two-sided paired t-tests over users and over seeds."""
+"""Whether one model is better than another or was lucky: two-sided paired t-tests over users and over seeds."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Optional
@@ -11,7 +11,7 @@ DECIMAL = 1e-4  # the last one of the metrics that RecBole reports
 
 
 def per_user(ranks: np.ndarray) -> dict[str, np.ndarray]:
-    """What RecBole's metrics are the means of, with one target a user.
+    """The values per user whose means are RecBole's metrics, with one target per user.
 
     Args:
         ranks: `[users]`, the place of the target, from 1, in a list that may be longer than ten; 0 if it is not there.
@@ -22,9 +22,9 @@ def per_user(ranks: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def paired_t_test(ours: Sequence[float], theirs: Sequence[float], resolution: float = 0.0) -> Optional[float]:
-    """p of the hypothesis that the mean of the differences is zero.
+    """p for the hypothesis that the mean of the differences is zero.
 
-    None where there is no such p: fewer than two differences, or all of them the same, so that they have no variance.
+    None if p is undefined: fewer than two differences, or all of them the same, without variance.
 
     Args:
         resolution: differences that are no farther apart are the same.
@@ -42,7 +42,7 @@ def paired_t_test(ours: Sequence[float], theirs: Sequence[float], resolution: fl
 
 
 def seeds_with(results: Mapping[int, Result], reading: str) -> list[int]:
-    """Those that have the reading."""
+    """The seeds that have the reading."""
     return [
         seed
         for seed, result in results.items()
@@ -55,7 +55,7 @@ def over_users(
 ) -> tuple[Optional[float], bool]:
     """p over users, and whether both models had the same candidates.
 
-    Of each user the mean over all seeds of a model counts.
+    The value of a user is the mean over all seeds of a model.
 
     Args:
         ours, theirs: seed -> result.
@@ -72,17 +72,17 @@ def over_users(
 
 
 def _candidates(result: Result, reading: str) -> Any:
-    """What is the same for two results of a reading if their candidates are."""
+    """A value that is the same for two results of a reading if their candidates are the same."""
     drawn = result.record.get("candidates")
     if not isinstance(drawn, dict):
-        return drawn  # an older result, which says it of the reading "fixed"
+        return drawn  # an older result, which has it for the reading "fixed"
     return result.record.get("items") if reading == "full" else drawn.get(reading)
 
 
 def over_seeds(ours: Mapping[int, Result], theirs: Mapping[int, Result], reading: str, metric: str) -> Optional[float]:
     """p over the seeds that both have; None if there are fewer than two, or their differences are the same.
 
-    Metrics are computed from the ranks; where a reading has none, RecBole's are taken, which it rounds.
+    Metrics are computed from the ranks; if a reading has none, RecBole's rounded ones are used.
     """
     values, resolution = ([], []), 0.0
     common = [seed for seed in seeds_with(ours, reading) if seed in seeds_with(theirs, reading)]

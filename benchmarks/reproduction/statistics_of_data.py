@@ -12,10 +12,10 @@ COLUMNS = ("users", "items", "interactions", "average length", "sparsity")
 
 
 def count(dataset: str, applied: str, data_path: Path) -> list[float]:
-    """Of one data set, as in `COLUMNS`; users and items with RecBole's padding row, as the paper counts them.
+    """Those of one data set, as in `COLUMNS`; users and items with RecBole's padding row, as the paper counts them.
 
     Raises:
-        UserError: the data is missing.
+        UserError: the data are missing.
     """
     from recbole.data import create_dataset
 

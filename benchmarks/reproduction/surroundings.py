@@ -1,4 +1,4 @@
-"""Where a cell was run: versions, device, memory. All of it goes into the result's JSON."""
+"""The environment of a cell: versions, device and memory, all of which go into the result's JSON."""
 
 import platform
 from importlib.metadata import PackageNotFoundError, version
@@ -33,7 +33,7 @@ def _processor() -> str:
 
 
 def peak_memory(used: torch.device) -> Optional[float]:
-    """MiB: the most that tensors took on a GPU; elsewhere the most that the process took, data and all."""
+    """Peak memory in MiB: of tensors on a GPU; elsewhere of the whole process, including data."""
     if used.type == "cuda":
         return torch.cuda.max_memory_allocated(used) / 2**20
     try:

@@ -1,4 +1,4 @@
-"""RecBole's checkpoints, read without running what else a pickle can hold; `trust()` reads a file all the same."""
+"""Read RecBole's checkpoints without running other code that a pickle may contain; `trust()` lifts the restriction."""
 
 from recbole_glintru.checkpoints.reader import TRUST, UntrustedCheckpoint, load, remember, trust
 

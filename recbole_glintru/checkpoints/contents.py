@@ -1,7 +1,7 @@
-"""What a checkpoint of RecBole may hold: the functions that it may call, and the classes of its objects.
+"""What a checkpoint of RecBole may contain: the functions that it may call, and the classes of its objects.
 
-Callables are the danger: what a file gets hold of, it can store where PyTorch calls it, as a hook or as the method of
-a module. So the data never has a callable but the classes of models and layers, which settings hold as they are.
+Callables are the danger: a file can store one where PyTorch will call it, as a hook or as a method of a module. So the
+data never contain a callable except the classes of models and layers, which settings contain as they are.
 """
 
 import datetime
@@ -17,11 +17,11 @@ from typing import Any, Callable, Optional
 
 
 class Sealed:
-    """Stands for a name of the file. Only `reader.py`'s opcodes open it: what it hides is never a callable in the data.
+    """A placeholder for a name in the file. Only the opcodes of `reader.py` unwrap it, so no callable enters the data.
 
     Args:
         call: what runs when the file calls it.
-        new: the class of which the file may make objects.
+        new: the class that the file may instantiate.
     """
 
     def __init__(self, name: str, call: Optional[Callable] = None, new: Optional[type] = None):
@@ -29,11 +29,11 @@ class Sealed:
 
 
 class Refused(Exception):
-    """The arguments of a listed function are not such as a checkpoint has for it."""
+    """A listed function is called with arguments that no checkpoint has for it."""
 
 
 def describe(thing: Any) -> str:
-    """A name for a message."""
+    """The name of an object, for error messages."""
     if type(thing) is Sealed:
         return thing.name
     kind = thing if isinstance(thing, type) else type(thing)
@@ -41,9 +41,9 @@ def describe(thing: Any) -> str:
 
 
 def _taking(function: Callable, *kinds: type) -> Callable:
-    """`function`, on arguments of these types alone.
+    """`function`, restricted to arguments of these types.
 
-    PyTorch and NumPy ask an argument for attributes and call them, and a `Config` has any that its author likes.
+    PyTorch and NumPy look up attributes of an argument and call them, and a `Config` may have any attribute.
     """
 
     def call(*arguments):
@@ -56,7 +56,7 @@ def _taking(function: Callable, *kinds: type) -> Callable:
 
 @functools.cache
 def known_names() -> dict[str, Any]:
-    """Full name -> what stands for it. Hooks of tensors are left out."""
+    """Full name -> what replaces it. Hooks of tensors are dropped."""
     import numpy as np
     import torch
     import yaml
@@ -69,7 +69,7 @@ def known_names() -> dict[str, Any]:
 
     def dtype(code, *flags):
         made = np.dtype(code)
-        if made.kind not in "biufcSUO":  # the fields of a structured type can pass bytes off as objects
+        if made.kind not in "biufcSUO":  # the fields of a structured type can disguise bytes as objects
             raise Refused
         return made
 
@@ -89,7 +89,7 @@ def known_names() -> dict[str, Any]:
         "builtins.getattr": _taking(lambda kind, name: kind[name], enum.EnumMeta, str),  # enums, Python 3.11.0 to .3
         "_codecs.encode": _taking(lambda text, _: text.encode("latin1"), str),  # bytes, protocol 2
         "logging.getLogger": logging.getLogger,
-        "datetime.date": _taking(datetime.date, bytes),  # YAML makes these of what looks like one
+        "datetime.date": _taking(datetime.date, bytes),  # YAML makes these from text that looks like a date
         "datetime.datetime": _taking(datetime.datetime, bytes),
         "datetime.timedelta": _taking(datetime.timedelta, int, int, int),
         "datetime.timezone": _taking(datetime.timezone, datetime.timedelta),
@@ -101,7 +101,7 @@ def known_names() -> dict[str, Any]:
         calls[f"pathlib.{path}"] = calls[f"pathlib._local.{path}"] = pathlib.Path
     known = {name: Sealed(name, call=function) for name, function in calls.items()}
     for name in ("numpy.ndarray", "numpy.matrix", "numpy.matrixlib.defmatrix.matrix", "builtins.list"):
-        known[name] = Sealed(name)  # an argument of the functions above
+        known[name] = Sealed(name)  # used as an argument of the functions above
     for kind in (Config, Interaction):
         known[describe(kind)] = Sealed(describe(kind), new=kind)
     known.update({f"torch.{name}": value for name, value in vars(torch).items() if isinstance(value, torch.dtype)})
@@ -112,8 +112,8 @@ def known_names() -> dict[str, Any]:
 def class_named(module: str, name: str) -> Any:
     """A class of RecBole, a plugin, `torch.nn.modules` or `scipy.sparse`, or an imported model; None for all else.
 
-    Nothing is imported for a file but RecBole's modules and the announced ones of plugins. A class is looked up in
-    the module that defines it, under its own name: by other names a module reaches everything that it imports.
+    On behalf of a file only RecBole's modules and the announced ones of plugins are imported. A class is looked up in
+    the module that defines it, under its own name; other names of a module reach everything that it imports.
     """
     from recbole.data.dataset import Dataset
     from recbole.model.abstract_recommender import AbstractRecommender
@@ -148,14 +148,14 @@ _SPARSE = {f"{layout}_{kind}" for layout in ("csr", "csc", "lil") for kind in ("
 
 
 def is_plain_state(kind: type, state: Any) -> bool:
-    """Whether `state` holds attributes only, none of which hides a method of the class."""
+    """Whether `state` contains only attributes, none of which shadows a method of the class."""
     return type(state) is dict and not any(
         type(key) is not str or key.startswith("__") or callable(getattr(kind, key, None)) for key in state
     )
 
 
 def is_array_state(state: Any) -> bool:
-    """Whether the data of an array fills its shape: NumPy compares the number of bytes, but not that of objects."""
+    """Whether the data of an array fill its shape: NumPy checks the number of bytes, but not that of objects."""
     if type(state) is not tuple or len(state) != 5 or type(state[1]) is not tuple:
         return False
     shape, data = state[1], state[4]

@@ -1,10 +1,11 @@
-"""Reading RecBole's checkpoints, and nothing else that a pickle can do.
+"""Reading RecBole's checkpoints, while refusing everything else that a pickle can do.
 
-A checkpoint of RecBole holds its `Config`, enums, tensors, and for some models whole objects (SASRecF: a layer with its
-data set; ItemKNN: SciPy matrices), which `torch.load(weights_only=True)` rejects. `load` reads it with an unpickler in
-which each opcode that can run code is written anew, and takes only what `contents.py` lists.
+A checkpoint of RecBole contains its `Config`, enums, tensors, and for some models whole objects (SASRecF: a layer with
+its data set; ItemKNN: SciPy matrices), which `torch.load(weights_only=True)` rejects. `load` uses an unpickler in which
+each opcode that can run code is reimplemented, and accepts only what `contents.py` lists.
 
-This is about reading the file. What a checkpoint says afterwards, in its `Config` as in its weights, is its author's.
+This protects only the reading of the file. The contents of a checkpoint, its `Config` as well as its weights, are still
+those that its author chose.
 """
 
 import contextlib
@@ -34,7 +35,7 @@ _own: dict[str, tuple[int, ...]] = {}  # path -> the file as this process wrote 
 
 
 class UntrustedCheckpoint(pickle.UnpicklingError):
-    """A file holds something that no checkpoint of RecBole does; the message says what, and how to load it anyway."""
+    """A file contains something that no RecBole checkpoint does; the message says what, and how to load it anyway."""
 
 
 @contextlib.contextmanager
@@ -48,7 +49,7 @@ def trust():
 
 
 def remember(file: Union[str, os.PathLike]) -> None:
-    """This process has written `file`: as long as nobody changes it, it is read with plain pickle."""
+    """Note that this process has written `file`: while it is unchanged, it is read with plain pickle."""
     _own[os.path.realpath(file)] = _state_of(file)
 
 
@@ -67,7 +68,7 @@ def load(load: Callable, *args: Any, **kwargs: Any) -> Any:
     """`torch.load`, given as `load`, on a checkpoint of RecBole.
 
     Raises:
-        UntrustedCheckpoint: the file holds something else; nothing of it was run.
+        UntrustedCheckpoint: the file contains something else; no code of it was run.
     """
     kwargs["weights_only"] = False
     source = args[0] if args else kwargs["f"]
@@ -94,7 +95,7 @@ def _untrusted(file: Optional[str], what: str) -> UntrustedCheckpoint:
 
 
 def _foreign_format(source) -> Optional[str]:
-    """The format that `torch.load` would read without, or around, the unpickler it is given."""
+    """The format of the file if `torch.load` would not read it, or not only, with the given unpickler; else None."""
     from torch import serialization
 
     with serialization._open_file_like(source, "rb") as file:
@@ -109,7 +110,7 @@ def _foreign_format(source) -> Optional[str]:
 
 
 def _filling(opcode: bytes, target: Callable, *kinds: type) -> Callable:
-    """An opcode that fills containers, for these alone: of anything else it would call `append`, `extend` or `add`."""
+    """An opcode that fills containers, for `kinds` only: on other objects it would call `append`, `extend` or `add`."""
     fill = pickle._Unpickler.dispatch[opcode[0]]
 
     def load_items(self):
@@ -121,7 +122,7 @@ def _filling(opcode: bytes, target: Callable, *kinds: type) -> Callable:
 
 
 class _Unpickler(pickle._Unpickler):
-    """The standard library's unpickler in Python: its opcodes can be replaced one by one."""
+    """The standard library's unpickler in pure Python, whose opcodes can be replaced one by one."""
 
     file: Optional[str] = None
     dispatch = dict(pickle._Unpickler.dispatch)
@@ -130,14 +131,14 @@ class _Unpickler(pickle._Unpickler):
         return _untrusted(self.file, what)
 
     def load(self):
-        self._made: dict[int, Any] = {}  # id -> object: it stays alive, so that no other gets its id
+        self._made: dict[int, Any] = {}  # id -> object: it is kept alive, so that no other object gets its id
         loaded = super().load()
-        for made in self._made.values():  # only now: a file can fill a container after it has handed it over
+        for made in self._made.values():  # only now: a file can fill a container after using it
             for key, value in vars(made).items():
                 if (key.endswith("_hooks") or key == "_compiled_call_impl") and value not in (None, {}):
                     raise self.refusal(f"{describe(type(made))}.{key}")
             if hasattr(type(made), "check_format"):
-                made.check_format(full_check=True)  # SciPy's C++ does not look whether an index lies in the matrix
+                made.check_format(full_check=True)  # SciPy's C++ does not check that indices lie in the matrix
         return loaded
 
     def find_class(self, module, name):
@@ -191,7 +192,7 @@ class _Unpickler(pickle._Unpickler):
         elif type(built) in (np.ndarray, np.matrix) and is_array_state(state):
             built.__setstate__(state)
         elif isinstance(built, np.dtype) and is_dtype_state(state):
-            pass  # it has this state
+            pass  # it already has this state
         elif type(built) is OrderedDict and type(state) is dict and set(state) == {"_metadata"}:
             vars(built).update(state)  # a state_dict's
         else:

@@ -1,4 +1,4 @@
-"""Mends of what is broken in RecBole 1.2.1 itself, on every stack."""
+"""Patches for what is broken in RecBole 1.2.1 itself, with all versions of its dependencies."""
 
 import contextlib
 import functools
@@ -10,9 +10,9 @@ from recbole_glintru.compat.import_hooks import Overlay, after, around
 
 @after("recbole.evaluator.collector")
 def collector_takes_numbers(collector) -> None:
-    """`Collector.get_data_struct` moves to the CPU what is a tensor.
+    """`Collector.get_data_struct` moves only tensors to the CPU.
 
-    Without: ItemCoverage, GiniIndex, ShannonEntropy, TailPercentage and AveragePopularity fail on every stack: the
+    Without: ItemCoverage, GiniIndex, ShannonEntropy, TailPercentage and AveragePopularity always fail: the
     number of items is an int and has no `.cpu()` (collector.py:227).
     """
     move = collector.Collector.get_data_struct
@@ -33,9 +33,9 @@ def collector_takes_numbers(collector) -> None:
 
 @after("recbole.data.dataset.dataset")
 def download_needs_no_process_group(dataset) -> None:
-    """`Dataset._download` waits for the other processes where there are some.
+    """`Dataset._download` waits for the other processes only if there are any.
 
-    Without: in a single process every download, complete as it is, ends in `Default process group has not been
+    Without: in a single process every download, although complete, ends in `Default process group has not been
     initialized` (dataset.py:252, issues 1989 and 2050 of RecBole).
     """
     torch = dataset.torch
@@ -50,10 +50,10 @@ def download_needs_no_process_group(dataset) -> None:
 
 @after("recbole.config.configurator")
 def negatives_follow_the_loss(configurator) -> None:
-    """A sequential model that is trained with CE samples no negatives, unless the user asks for them.
+    """A sequential model trained with CE samples no negatives, unless the user asks for them.
 
-    Without: RecBole's defaults contradict each other, so that `--model=SASRec` alone ends in `train_neg_sample_args
-    should be None when the loss_type is CE` (configurator.py:347). A user's own contradiction still ends there.
+    Without: RecBole's defaults contradict each other, so `--model=SASRec` alone ends in `train_neg_sample_args
+    should be None when the loss_type is CE` (configurator.py:347). Contradictory settings of the user still do.
     """
     merge = configurator.Config._get_final_config_dict
 
@@ -77,9 +77,9 @@ def named_columns_are_read(configurator) -> None:
     """Unless the user sets `load_col`, the columns that are read are those that other settings name.
 
     Without: RecBole's default, `load_col: {inter: [user_id, item_id]}` (sample.yaml:17), knows no other names of users
-    and items; contradicts every `unload_col` (dataset.py:417); and leaves out what is sorted by, so that each
+    and items and contradicts every `unload_col` (dataset.py:417). It omits the column to sort by, so that each
     sequential model ends in `[timestamp] is not exist in interaction` (interaction.py:321), and the histories of data
-    that are split beforehand, so that it ends in `no attribute 'item_id_list_field'` (sequential_dataset.py:164).
+    that are already split, so that it ends in `no attribute 'item_id_list_field'` (sequential_dataset.py:164).
     """
     merge = configurator.Config._get_final_config_dict
 
@@ -105,7 +105,7 @@ FIELDS = {"user_id": "USER_ID_FIELD", "item_id": "ITEM_ID_FIELD", "timestamp": "
 
 
 def columns_under(columns: dict, settings: Mapping) -> dict:
-    """A `load_col` that has RecBole's own names, with those that the settings have in their place."""
+    """A `load_col` with RecBole's default names replaced by those in the settings."""
     named = {name: settings.get(key) or name for name, key in FIELDS.items()}
     return {
         file: [named.get(name, name) for name in listed] if isinstance(listed, list) else listed
@@ -114,7 +114,7 @@ def columns_under(columns: dict, settings: Mapping) -> dict:
 
 
 def _time_or_histories(settings: dict, configurator) -> Optional[str]:
-    """The column that RecBole sorts by, or that of the histories where the data are split beforehand."""
+    """The column that RecBole sorts by or, for data that are already split, that of the histories."""
     sequential = settings.get("MODEL_TYPE") == configurator.ModelType.SEQUENTIAL
     if settings.get("benchmark_filename") is not None:
         return f"{settings['ITEM_ID_FIELD']}{settings['LIST_SUFFIX']}" if sequential else None
@@ -125,9 +125,9 @@ def _time_or_histories(settings: dict, configurator) -> Optional[str]:
 
 @after("recbole.data.dataset.sequential_dataset")
 def histories_have_the_items_name(sequential_dataset) -> None:
-    """Histories of data that are split beforehand are found under `ITEM_ID_FIELD` + `LIST_SUFFIX`.
+    """Histories of data that are already split are found under `ITEM_ID_FIELD` + `LIST_SUFFIX`.
 
-    Without: of any other name than `item_id_list`, they end in `no attribute 'item_id_list_field'`
+    Without: under any name but `item_id_list` they end in `no attribute 'item_id_list_field'`
     (sequential_dataset.py:164).
     """
     dataset = sequential_dataset.SequentialDataset
@@ -144,10 +144,10 @@ def histories_have_the_items_name(sequential_dataset) -> None:
 @around("recbole.model.sequential_recommender.sine")
 @contextlib.contextmanager
 def anomaly_detection_stays():
-    """PyTorch's anomaly detection stays as it was, off unless the user has it on.
+    """PyTorch's anomaly detection stays as it was: off unless the user has turned it on.
 
-    Without: sine.py:25 turns it on for the whole process, whichever sequential model is asked for, since the package
-    imports them all: every gradient of every model is searched for NaN. Results are the same, training takes longer.
+    Without: sine.py:25 turns it on for the whole process whichever sequential model is asked for, because RecBole
+    imports them all: every gradient of every model is checked for NaN. Results are the same, but training takes longer.
     """
     import torch
 

@@ -1,6 +1,6 @@
-"""Changing modules while they are imported: what runs after a module's body, what stands around it, small tools.
+"""Changing modules while they are imported: functions to run after or around a module's body, and small tools.
 
-Decorated functions fill the tables, in this folder and in `additions.py`, and the finder of `plugin.py` reads them.
+Decorators in this folder and in `additions.py` fill the tables, and the finder of `plugin.py` reads them.
 """
 
 import contextlib
@@ -16,15 +16,15 @@ AROUND: dict[str, Callable[[], AbstractContextManager]] = {}
 def after(module: str):
     """Decorator: run the function, with the module as its argument, once the body of the module has run."""
 
-    def add(mend):
-        AFTER.setdefault(module, []).append(mend)
-        return mend
+    def add(patch):
+        AFTER.setdefault(module, []).append(patch)
+        return patch
 
     return add
 
 
 def around(module: str):
-    """Decorator: the function makes the context in which the body of the module runs."""
+    """Decorator: the function returns the context manager in which the body of the module runs."""
 
     def add(context):
         AROUND[module] = context
@@ -34,7 +34,7 @@ def around(module: str):
 
 
 def rebind(old: Any, new: Any) -> None:
-    """Put `new` in the place of `old` in every module that has imported it by name already."""
+    """Replace `old` by `new` in every module that has already imported it by name."""
     for module in list(sys.modules.values()):
         for name, value in list(getattr(module, "__dict__", {}).items()):
             if value is old:
@@ -42,12 +42,12 @@ def rebind(old: Any, new: Any) -> None:
 
 
 def called_by_recbole() -> bool:
-    """Whether the caller of the function that asks is a module of RecBole."""
+    """Whether the function that calls this one was itself called from a module of RecBole."""
     return sys._getframe(2).f_globals.get("__name__", "").partition(".")[0] == "recbole"
 
 
 class Overlay(types.ModuleType):
-    """A module seen through a few replaced names, for one RecBole module alone."""
+    """A module with a few names replaced, as seen by a single RecBole module."""
 
     def __init__(self, module: types.ModuleType, **replaced: Any):
         super().__init__(module.__name__)
@@ -59,7 +59,7 @@ class Overlay(types.ModuleType):
 
 @contextlib.contextmanager
 def stand_ins(modules: dict[str, types.ModuleType]):
-    """Let `modules` be importable by these names inside the block, and leave `sys.modules` as it was."""
+    """Make `modules` importable by these names inside the block, then restore `sys.modules`."""
     sys.modules.update(modules)
     try:
         yield

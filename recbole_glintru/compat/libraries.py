@@ -1,4 +1,4 @@
-"""Mends of RecBole 1.2.1 on today's NumPy, pandas, PyTorch and SciPy, and on a Python without distutils."""
+"""Patches of RecBole 1.2.1 for current NumPy, pandas, PyTorch and SciPy, and for a Python without distutils."""
 
 import contextlib
 import functools
@@ -13,10 +13,10 @@ from recbole_glintru.compat.import_hooks import Overlay, after, around, called_b
 
 @after("recbole.utils.utils")
 def numpy_aliases(utils) -> None:
-    """`np.float_`, `np.float` and the like, which RecBole reads.
+    """Defines `np.float_`, `np.float` and the other aliases that RecBole reads.
 
     Without: NumPy 2 has no `np.float_`, `np.complex_`, `np.unicode_` (configurator.py:625-635: no `Config` at all);
-    NumPy 1.24 and later have no `np.float` before a first `Config` has made it (interaction.py:31: no `Interaction`).
+    NumPy 1.24 and later have no `np.float` until a `Config` has defined it (interaction.py:31: no `Interaction`).
     """
     np = utils.np
     aliases = {"float_": np.float64, "complex_": np.complex128, "unicode_": np.str_, "bool": np.bool_}
@@ -31,11 +31,11 @@ def numpy_aliases(utils) -> None:
 
 @after("recbole.utils.utils")
 def checkpoints_load(utils) -> None:
-    """`torch.load`, called by RecBole, reads RecBole's checkpoints, through the restricted reader of `checkpoints/`.
+    """`torch.load`, when called by RecBole, reads its checkpoints through the restricted reader of `checkpoints/`.
 
     Without: PyTorch 2.6 and later read with `weights_only=True`, which rejects a pickled `Config` (trainer.py:323 and
     :583, quick_start.py:250, and the models that load pretrained files). Before 2.6 any pickle would be executed.
-    Calls from elsewhere, and calls that say `weights_only` themselves, are left alone.
+    Calls from elsewhere, and calls that set `weights_only`, are left alone.
     """
     torch = utils.torch
     load = torch.load
@@ -56,9 +56,9 @@ def checkpoints_load(utils) -> None:
 
 @after("recbole.trainer.trainer")
 def checkpoints_of_this_process_load(trainer) -> None:
-    """What a trainer has saved it can load, whatever its settings and its model hold.
+    """A trainer can load what it has saved, whatever its settings and its model contain.
 
-    Without: the reader refuses what it does not know, an enum of the user's for one, behind the whole training.
+    Without: the reader refuses unknown content, such as an enum of the user's, after the whole training.
     """
     save = trainer.Trainer._save_checkpoint
 
@@ -75,12 +75,12 @@ def checkpoints_of_this_process_load(trainer) -> None:
 
 @after("recbole.trainer.trainer")
 def gradient_scaler_has_moved(trainer) -> None:
-    """`amp.GradScaler`, which RecBole makes in every epoch, is `torch.amp`'s.
+    """`amp.GradScaler`, which RecBole creates in every epoch, is that of `torch.amp`.
 
-    Without: PyTorch 2.4 and later tell each run that `torch.cuda.amp.GradScaler` is deprecated (trainer.py:235).
+    Without: PyTorch 2.4 and later warn in each run that `torch.cuda.amp.GradScaler` is deprecated (trainer.py:235).
     """
     scaler = getattr(trainer.torch.amp, "GradScaler", None)
-    if scaler is not None:  # PyTorch 2.3
+    if scaler is not None:  # it is None up to PyTorch 2.2
         trainer.amp = Overlay(trainer.amp, GradScaler=functools.partial(scaler, "cuda"))
 
 
@@ -92,7 +92,7 @@ def pandas_text_columns(dataset) -> None:
     """Text columns are read as Python objects, and missing sequences as empty ones, as RecBole expects them.
 
     Without: pandas 3 reads text as its own string type, and `df[field].fillna(value="", inplace=True)`
-    (dataset.py:501) changes a copy, of which it warns: a missing sequence stays NaN and has no `split`.
+    (dataset.py:501) changes a copy, with a warning: a missing sequence stays NaN and has no `split`.
     """
     pandas = dataset.pd
     if _major(pandas) < 3:
@@ -113,9 +113,9 @@ def pandas_text_columns(dataset) -> None:
 
 @after("recbole.data.dataset.dataset")
 def pandas_missing_values(dataset) -> None:
-    """`Dataset._fill_nan` fills the missing values.
+    """`Dataset._fill_nan` does fill the missing values.
 
-    Without: pandas 3 silently leaves them, because `feat[field].fillna(..., inplace=True)` changes a copy
+    Without: pandas 3 silently leaves them missing, because `feat[field].fillna(..., inplace=True)` changes a copy
     (dataset.py:648 and :650): tokens become NaN, later cast to arbitrary ids.
     """
     if _major(dataset.pd) < 3:
@@ -141,9 +141,9 @@ def pandas_missing_values(dataset) -> None:
 
 @after("recbole.data.dataset.dataset")
 def pandas_lengths(dataset) -> None:
-    """`Series.agg(len)`, called by RecBole, is the length of each element.
+    """`Series.agg(len)`, when called by RecBole, gives the length of each element.
 
-    Without: in pandas 3 it is the length of the series: every token_seq or float_seq feature fails (dataset.py:712,
+    Without: in pandas 3 it gives the length of the series: every token_seq or float_seq feature fails (dataset.py:712,
     :792, :809, :1217, kg_dataset.py:316, sequential_dataset.py:165).
     """
     series = dataset.pd.Series
@@ -165,15 +165,15 @@ def pandas_lengths(dataset) -> None:
 def pandas_read_only_columns(dataset) -> None:
     """`Dataset._dataframe_to_interaction` makes tensors of read-only columns without a warning.
 
-    Without: pandas 3 hands out its columns read-only, and each run is told of "undefined behavior" (dataset.py:2202).
-    The data frame is not used any more once its tensors are made, so that there is none.
+    Without: pandas 3 returns its columns read-only, and each run warns of "undefined behavior" (dataset.py:2202). There
+    is none, because the data frame is no longer used once its tensors are made.
     """
     if _major(dataset.pd) >= 3:
         _without_warning(dataset.Dataset, "_dataframe_to_interaction", "The given NumPy array is not writable")
 
 
 def _without_warning(owner: type, name: str, message: str) -> None:
-    """Let a method go without the warnings that begin with `message`."""
+    """Suppress the warnings of a method that begin with `message`."""
     method = getattr(owner, name)
 
     @functools.wraps(method)
@@ -194,7 +194,7 @@ def _major(package) -> int:
 
 @after("scipy.sparse")
 def scipy_fills_matrices(sparse) -> None:
-    """`dok_matrix._update`, by which RecBole's graph models fill their adjacency matrix.
+    """Defines `dok_matrix._update`, with which RecBole's graph models fill their adjacency matrix.
 
     Without: newer versions of SciPy have no such method (LightGCN, NGCF, NCL, GCMC, SpectralCF, KGIN and MCCLK:
     lightgcn.py:111 and the like).
@@ -208,7 +208,7 @@ def scipy_fills_matrices(sparse) -> None:
 
 @around("thop")
 def thop_finds_distutils():
-    """`distutils.version.LooseVersion` for thop, which RecBole counts FLOPs with (utils.py:298).
+    """Provides `distutils.version.LooseVersion` for thop, with which RecBole counts FLOPs (utils.py:298).
 
     Without: Python 3.12 and later have no distutils unless setuptools is installed, and no model can be trained
     through `run_recbole`.
@@ -222,7 +222,7 @@ def thop_finds_distutils():
 
 @functools.total_ordering
 class _LooseVersion:
-    """Enough of distutils' class to compare `torch.__version__`: its leading numbers."""
+    """As much of distutils' class as is needed to compare `torch.__version__`: its leading numbers."""
 
     def __init__(self, version: str):
         self.release = [int(part) for part in version.partition("+")[0].split(".") if part.isdigit()]

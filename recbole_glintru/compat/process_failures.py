@@ -1,8 +1,8 @@
-"""When one of several processes dies: every other one ends too, soon, with an error that names it.
+"""If one of several processes dies, every other one soon ends too, with an error that names it.
 
-On one host `torch.multiprocessing.spawn` ends the others. On other hosts, and where a process hangs, a rank notices by
-a broken connection or, `process_timeout` seconds later, by an answer that has not come; it then asks who is left, in
-the store in which the processes met.
+On one host `torch.multiprocessing.spawn` ends the others. On other hosts, and if a process hangs, a rank notices a
+broken connection or, after `process_timeout` seconds, a missing answer. It then finds out which ranks are left through
+the store of the process group.
 """
 
 import functools
@@ -12,47 +12,47 @@ import time
 from recbole_glintru.compat.import_hooks import after, rebind
 from recbole_glintru.settings import raised_by_a_setting
 
-ROLL_CALL = 10.0  # seconds in which those that are left answer; all of them notice at about the same time
-LINGER = 2.0  # seconds that rank 0 stays behind, for the store goes with it
+ROLL_CALL = 10.0  # seconds for the remaining ranks to answer; all of them notice at about the same time
+LINGER = 2.0  # seconds that rank 0 waits before it ends, because the store ends with it
 
 
 class RankFailed(RuntimeError):
-    """A process of several has ended; the message says which, and of what."""
+    """One of several processes has ended; the message says which one, and why."""
 
 
 class SettingRefused(RankFailed):
-    """The model refuses a setting, in each process alike; the message is that of one process."""
+    """The model refuses a setting, in every process alike; the message is that of one process."""
 
 
 def run_process(local_rank: int, *args) -> None:
-    """RecBole's `run_recboles`, one process of `run(nproc=...)`, whose errors name the rank that failed.
+    """RecBole's `run_recboles`, one process of `run(nproc=...)`, with errors that name the failed rank.
 
-    A spawned process knows this function by its module's name, and so imports the package by itself.
+    A spawned process looks this function up by its module's name, and thereby imports the package.
 
     Raises:
         SettingRefused: the model refuses a setting.
         RankFailed: any other error; the cause is the error of this process.
     """
-    from recbole.quick_start import quick_start  # noqa: F401  its mend sets __wrapped__
+    from recbole.quick_start import quick_start  # noqa: F401  its patch sets __wrapped__
 
     config = args[-1]["config_dict"]
     rank, ranks = config["offset"] + local_rank, config["world_size"]
     try:
         run_process.__wrapped__(local_rank, *args)
     except Exception as error:
-        last_words = _last_words(rank, ranks, error)
+        message = _failure_message(rank, ranks, error)
         if isinstance(error, ValueError) and raised_by_a_setting(error):
             raise SettingRefused(str(error)) from error
-        raise RankFailed(last_words) from error
+        raise RankFailed(message) from error
 
 
 @after("recbole.quick_start.quick_start")
 def failed_ranks_are_named(quick_start) -> None:
     """`run(nproc=...)` runs `run_process`, and ends in an error that names the rank.
 
-    Without: the error is that of the process that ended first, which may be one that merely lost its connection; a
-    killed one is counted from 0 on each host; and a spawned process does not find the models of this package, unless
-    the main script imports it or the start-up line is installed.
+    Without: the error is that of the process that ended first, which may merely have lost its connection; a killed
+    process is numbered from 0 on each host; and a spawned process does not find the models of this package, unless the
+    main script imports it or the start-up line is installed.
     """
     run_process.__wrapped__ = quick_start.run_recboles
     quick_start.run_recboles = run_process
@@ -64,23 +64,23 @@ def failed_ranks_are_named(quick_start) -> None:
 
         try:
             return run(*args, **kwargs)
-        except ProcessRaisedException as error:  # its text is the traceback of the process
+        except ProcessRaisedException as error:  # its text is the traceback in the process
             for failure in (SettingRefused, RankFailed):
-                _, named, last_words = str(error).rpartition(f"{__name__}.{failure.__name__}: ")
+                _, named, message = str(error).rpartition(f"{__name__}.{failure.__name__}: ")
                 if named:
-                    raise failure(last_words.strip()) from error
+                    raise failure(message.strip()) from error
             raise
         except ProcessExitedException as error:
             offset = inspect.signature(run).bind(*args, **kwargs).arguments.get("group_offset", 0)
             rank = offset + error.error_index
             reason = error.signal_name or f"exit status {error.exit_code}"
-            raise RankFailed(f"rank {rank} has ended without a word: {reason}.") from error
+            raise RankFailed(f"rank {rank} ended without an error message: {reason}.") from error
 
     rebind(run, run_named)
 
 
-def _last_words(rank: int, ranks: int, error: Exception) -> str:
-    """What the error of a rank's means; other ranks learn of it, or this one learns of theirs."""
+def _failure_message(rank: int, ranks: int, error: Exception) -> str:
+    """The message for an error of this rank; tells the other ranks of it, or finds out which of them failed."""
     store = _store()
     if store is None:
         return f"rank {rank} of {ranks} failed: {_describe(error)}"
@@ -91,8 +91,8 @@ def _last_words(rank: int, ranks: int, error: Exception) -> str:
         store.set(f"left/{rank}", "")
         culprit = _roll_call(store, ranks)
         time.sleep(LINGER if rank == 0 else 0)
-    except Exception:  # the store has gone with the process that kept it
-        culprit = f"rank 0 of {ranks}, which keeps the list of the ranks, has ended"
+    except Exception:  # the store has ended with the process that held it
+        culprit = f"rank 0 of {ranks}, which holds the list of the ranks, has ended"
     return f"{culprit} (noticed by rank {rank}: {_describe(error)})"
 
 
@@ -104,14 +104,14 @@ def _roll_call(store, ranks: int) -> str:
                 return f"rank {rank} of {ranks} failed: {store.get(f'failed/{rank}').decode()}"
         silent = [str(rank) for rank in range(ranks) if not store.check([f"left/{rank}"])]
         if not silent:
-            return f"the {ranks} ranks have lost their connection, all of them being alive"
+            return f"all {ranks} ranks are alive but have lost their connection"
         if time.monotonic() > deadline:
             return f"no answer from rank {', '.join(silent)} of {ranks}"
         time.sleep(0.1)
 
 
 def _store():
-    """The store in which the processes have met, or None before that."""
+    """The store of the process group, or None before there is one."""
     from torch.distributed import distributed_c10d
 
     try:
@@ -121,7 +121,7 @@ def _store():
 
 
 def _is_lost_connection(error: Exception) -> bool:
-    """Whether an error comes from the communication between the processes, and not from this one's own work."""
+    """Whether an error comes from the communication between processes, not from this one's own work."""
     return isinstance(error, RuntimeError) and ("gloo" in str(error).lower() or "nccl" in str(error).lower())
 
 

@@ -1,6 +1,6 @@
-"""Which rows each of several processes takes, and how their results come together: the same numbers as one process.
+"""Which rows each of several processes takes, and how their results are combined: the same numbers as in one process.
 
-Mends of RecBole 1.2.1, each of which does nothing in a single process.
+Patches of RecBole 1.2.1 that do nothing in a single process.
 """
 
 import functools
@@ -16,12 +16,12 @@ PER_ROW = ("rec.topk", "rec.meanrank", "rec.score", "rec.items", "data.label")  
 class TrainingShare:
     """Every `ranks`-th row of the order in which a single process would train, from row `rank` on.
 
-    Batch k of all ranks together is batch k of the single process. All shares have one length, as gradients that are
-    averaged need it: the first rows are repeated at the end, as PyTorch's DistributedSampler repeats them.
+    Batch k of all ranks together is batch k of the single process. All shares have the same length, which averaged
+    gradients require: the first rows are repeated at the end, as in PyTorch's DistributedSampler.
 
     Args:
         n: how many rows there are.
-        generator: the loader's, the same on every rank.
+        generator: that of the loader, the same on every rank.
     """
 
     def __init__(self, n: int, generator, rank: int, ranks: int):
@@ -38,15 +38,15 @@ class TrainingShare:
         return -(-self._n // self._ranks)
 
     def set_epoch(self, epoch: int) -> None:
-        """The trainer calls it before each epoch; the generator goes on by itself."""
+        """Called by the trainer before each epoch; does nothing, because the generator advances by itself."""
 
 
 @after("recbole.data.dataloader.general_dataloader")
 def training_rows_are_shuffled_as_in_one_process(dataloader) -> None:
-    """Several processes together train on the very batches of a single one; a warning says so where they cannot.
+    """Several processes together train on exactly the batches of a single one, or warn if they cannot.
 
-    Without: a DistributedSampler shuffles by the number of the epoch alone (abstract_dataloader.py:60), whatever `seed`
-    says: a run of several processes cannot be compared with that of one, nor two of them under different seeds.
+    Without: a DistributedSampler shuffles by the number of the epoch alone (abstract_dataloader.py:60), ignoring
+    `seed`: a run of several processes cannot be compared with that of one, nor two of them under different seeds.
     """
     init = dataloader.TrainDataLoader.__init__
 
@@ -58,25 +58,25 @@ def training_rows_are_shuffled_as_in_one_process(dataloader) -> None:
             rank, ranks = _rank_and_ranks(torch)
             _take(self, TrainingShare(self.sample_size, self.generator, rank, ranks), torch)
             if rank == 0:
-                _say_if_batches_differ(self, ranks)
+                _warn_if_batches_differ(self, ranks)
 
     dataloader.TrainDataLoader.__init__ = __init__
 
 
-def _say_if_batches_differ(loader, ranks) -> None:
-    """From those of one process, of which each rank takes a whole number of rows."""
+def _warn_if_batches_differ(loader, ranks) -> None:
+    """Warn if the batches differ from those of one process, because each rank takes a whole number of rows."""
     step = loader.step
     loader._init_batch_size_and_step()
     of_one, loader.step = loader.step, step
     if of_one != step * ranks:
         loader.logger.warning(
-            f"train_batch_size={loader.config['train_batch_size']}: its {of_one} rows are no multiple of {ranks} "
-            f"processes. They train on {step * ranks} at a time, and not on the batches of one process."
+            f"train_batch_size={loader.config['train_batch_size']}: a batch of {of_one} rows is not a multiple of "
+            f"{ranks} processes. They train on {step * ranks} rows at a time, not on the batches of one process."
         )
 
 
 def _take(loader, share, torch) -> None:
-    """Let a loader read the rows of `share`; PyTorch forbids to assign these two after the construction."""
+    """Let a loader read the rows of `share`; PyTorch forbids assigning these two attributes after construction."""
     batches = torch.utils.data.BatchSampler(share, loader.step, drop_last=False)
     vars(loader).update(sampler=share, batch_sampler=batches)
 
@@ -87,10 +87,10 @@ def _rank_and_ranks(torch) -> tuple:
 
 @after("recbole.data.utils")
 def loaders_are_not_shared(utils) -> None:
-    """Several processes neither save their loaders nor take saved ones.
+    """Several processes neither save their loaders nor load saved ones.
 
-    Without: with `save_dataloaders` all ranks write their own shares into one file (utils.py:98), and who finds that
-    file, or that of a single process, trains and evaluates in every rank on what belongs to one.
+    Without: with `save_dataloaders` all ranks write their own shares into one file (utils.py:98), and a run that finds
+    that file, or that of a single process, trains and evaluates every rank on the rows of one.
     """
     save, load = utils.save_split_dataloaders, utils.load_split_dataloaders
 
@@ -112,7 +112,7 @@ def loaders_are_not_shared(utils) -> None:
 
 
 class EvaluationShare:
-    """The rows of one rank, one after the other: the shares of all ranks in their order are the rows `0..n-1`."""
+    """A block of consecutive rows for one rank: the shares of all ranks, in order, are the rows `0..n-1`."""
 
     def __init__(self, n: int, rank: int, ranks: int):
         self.start, self.stop = n * rank // ranks, n * (rank + 1) // ranks
@@ -126,10 +126,10 @@ class EvaluationShare:
 
 @after("recbole.data.dataloader.general_dataloader")
 def evaluation_rows_are_read_once(dataloader) -> None:
-    """Each row of the validation and test data is evaluated by one rank, and by one alone.
+    """Each row of the validation and test data is evaluated by exactly one rank.
 
-    Without: a DistributedSampler repeats the first rows until all ranks have equally many (abstract_dataloader.py:60),
-    and the repeated ones count twice in the metrics.
+    Without: a DistributedSampler repeats the first rows until all ranks have the same number
+    (abstract_dataloader.py:60), and the repeated ones count twice in the metrics.
     """
     for loader in (dataloader.NegSampleEvalDataLoader, dataloader.FullSortEvalDataLoader):
         _read_once(loader, dataloader.torch)
@@ -145,18 +145,18 @@ def _read_once(loader_class, torch) -> None:
             _take(self, EvaluationShare(self.sample_size, *_rank_and_ranks(torch)), torch)
 
     loader_class.__init__ = __init__
-    # RecBole skips the evaluation with loaders that are false: all ranks must, or none, those without a row included.
+    # RecBole skips evaluation if the loader is false. All ranks must skip it, or none, even a rank without rows.
     loader_class.__bool__ = lambda self: self.sample_size > 0
 
 
 @after("recbole.evaluator.collector")
 def results_are_gathered(collector) -> None:
-    """Every rank evaluates the results of all: what it collected, in the order of a single process.
+    """Every rank evaluates what all ranks have collected, in the order of a single process.
 
-    Without: each rank computes the metrics of its own rows and rounds them, and `_map_reduce` averages these, with the
-    number of parts of their batches for weights (`len(batched_data)` is 4, whatever a batch holds: trainer.py:615 and
-    :632): a last batch of a few rows weighs as much as a full one, and what is no plain mean, such as ItemCoverage or
-    AUC, is another quantity altogether.
+    Without: each rank computes the metrics of its own rows and rounds them, and `_map_reduce` averages these, weighted
+    by the number of elements of the batch tuple (`len(batched_data)`, always 4: trainer.py:615 and :632). A last batch
+    of a few rows then weighs as much as a full one, and a metric that is not a plain mean, such as ItemCoverage or AUC,
+    becomes a different quantity.
     """
     collect, torch = collector.Collector.get_data_struct, collector.torch
 
@@ -176,10 +176,10 @@ def results_are_gathered(collector) -> None:
 
 @after("recbole.trainer.trainer")
 def metrics_are_of_all_rows(trainer) -> None:
-    """The metrics of the gathered results stand as they are.
+    """The metrics of the gathered results are left as they are.
 
-    Without: `_map_reduce` (trainer.py:632) averages what is the same on all ranks in single precision, and rounds it
-    again: the last decimals of an AveragePopularity of some thousands are lost, and GAUC, which is not rounded, is.
+    Without: `_map_reduce` (trainer.py:632) averages values that are equal on all ranks, in single precision, and rounds
+    again: an AveragePopularity of some thousands loses its last decimals, and GAUC, otherwise not rounded, is rounded.
     """
     trainer.Trainer._map_reduce = functools.wraps(trainer.Trainer._map_reduce)(lambda self, result, num_sample: result)
 
@@ -188,11 +188,11 @@ def metrics_are_of_all_rows(trainer) -> None:
 def candidates_are_those_of_one_process(trainer) -> None:
     """In sampled evaluation (`uniN`, `popN`) the ranks draw the negatives that a single process would draw.
 
-    Without: each rank draws from a generator of its own (quick_start.py:136: the seed plus the rank), other negatives
-    for every number of processes. All ranks take up the generator of rank 0, and each lets pass the draws that belong
-    to the users before its own; drawing is a small part of an evaluation. Draws made by training (BPR) are each rank's
-    own, and after those the negatives of evaluation, too, are others than in a single process. With `worker` above 0
-    the loaders' own processes draw, as ever they do.
+    Without: each rank draws from a generator of its own (quick_start.py:136: the seed plus the rank), so the negatives
+    change with the number of processes. All ranks adopt the generator of rank 0, and each skips the draws for the users
+    before its own; drawing is a small part of an evaluation. Draws made by training (BPR) are each rank's own, and
+    after them the negatives of evaluation differ from those of a single process too. With `worker` above 0 the loaders'
+    own processes draw, as RecBole always has.
     """
     evaluate, np = trainer.Trainer.evaluate, trainer.np
 
@@ -206,8 +206,8 @@ def candidates_are_those_of_one_process(trainer) -> None:
         np.random.set_state(_sent(distributed, own, source=0))
         _draw_for_users_before(eval_data)
         result = evaluate(self, eval_data, *args, **kwargs)
-        behind_all_users = _sent(distributed, np.random.get_state(), source=ranks - 1)
-        np.random.set_state(behind_all_users if rank == 0 else own)
+        after_all_users = _sent(distributed, np.random.get_state(), source=ranks - 1)
+        np.random.set_state(after_all_users if rank == 0 else own)
         return result
 
     trainer.Trainer.evaluate = evaluate_the_same
@@ -220,7 +220,7 @@ def _samples(loader) -> bool:
 
 
 def _sent(distributed, value, source: int):
-    """The value of the rank `source`, on every rank."""
+    """The value on rank `source`, sent to every rank."""
     box = [value]
     distributed.broadcast_object_list(box, src=source)
     return box[0]

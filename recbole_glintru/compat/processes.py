@@ -1,9 +1,9 @@
-"""What RecBole 1.2.1 needs to train in several processes: meeting on CPUs, gradients, losses, checkpoints.
+"""What RecBole 1.2.1 needs to train in several processes: process groups on CPUs, gradients, losses, checkpoints.
 
-Each mend does nothing in a single process. Which rows a process takes, and how results come together again, is in
-`process_shares.py`; how the death of a process is told, in `process_failures.py`.
+Each patch does nothing in a single process. `process_shares.py` has the rows that each process takes and how results
+are combined; `process_failures.py`, how the death of a process is reported.
 
-A rank is the number of a process among all of them, on whichever host: RecBole's `group_offset` + `local_rank`.
+A rank is the number of a process among those on all hosts: RecBole's `group_offset` + `local_rank`.
 """
 
 import copy
@@ -14,11 +14,11 @@ import os
 from recbole_glintru.compat.import_hooks import after, rebind
 from recbole_glintru.settings import number
 
-PROCESS_TIMEOUT = 600.0  # seconds; longer than a rank ever waits for another that is alive
+PROCESS_TIMEOUT = 600.0  # seconds; longer than a rank ever waits for one that is alive
 
-# Gloo's groups live as long as the process. The last reference to one would be that of DistributedDataParallel, freed
-# when `run_recbole` returns: by the main thread, which then waits, holding Python's lock, for the group's own threads,
-# and these may want that lock to free what they have sent. Seen with PyTorch 2.13: the process never ends.
+# Keeps Gloo's groups alive as long as the process. Otherwise DistributedDataParallel would hold the last reference,
+# freed when `run_recbole` returns. The main thread would then wait, holding the GIL, for the group's own threads, and
+# these may need the GIL to free what they have sent. Seen with PyTorch 2.13: the process never ends.
 _GROUPS = []
 
 
@@ -27,20 +27,20 @@ def several(config) -> bool:
     return config["single_spec"] is False
 
 
-# ------------------------------------------------------------------------------------------------------------ meeting
+# ----------------------------------------------------------------------------------------------------- process groups
 
 
 @after("recbole.config.configurator")
 def processes_meet(configurator) -> None:
-    """The processes of `--nproc` and `--world_size` form one group: NCCL on GPUs, gloo on CPUs where there are none.
+    """The processes of `--nproc` and `--world_size` form one group: NCCL on GPUs, gloo on CPUs if there are none.
 
     Without: `Config._init_device` asserts as many GPUs as processes and starts NCCL (configurator.py:496-511), so that
-    nothing runs in several processes on a machine without GPUs. GPUs are used unless there are none, or `gpu_id` is
-    empty, or `use_gpu` is False. RecBole does not look at that key, and makes a `gpu_id` from a YAML list, `[0, 1]`,
-    the name of a GPU that does not exist; of a single process both are put right here too.
+    nothing runs in several processes on a machine without GPUs. GPUs are used unless there are none, `gpu_id` is empty,
+    or `use_gpu` is False. RecBole ignores that key, and turns a `gpu_id` from a YAML list, `[0, 1]`, into the name of a
+    GPU that does not exist; both are corrected here, in a single process too.
 
-    A rank waits for another for `process_timeout` seconds at most, 600 unless that key is set. On CPUs the ranks of
-    one host share its threads, unless OMP_NUM_THREADS says how many each is to have.
+    A rank waits for another for at most `process_timeout` seconds, 600 by default. On CPUs the ranks of one host share
+    its threads, unless OMP_NUM_THREADS sets the number for each.
     """
     init_device = configurator.Config._init_device
 
@@ -77,13 +77,13 @@ def processes_meet(configurator) -> None:
 
 
 def uses_gpus(settings, nproc: int) -> bool:
-    """Whether the `nproc` processes of this host have a GPU each; CPUs are used where there is no GPU to be used.
+    """Whether the `nproc` processes of this host have a GPU each; without usable GPUs they run on CPUs.
 
     Raises:
         ValueError: there are GPUs, but fewer than processes.
     """
     gpus = _named(settings["gpu_id"])
-    os.environ["CUDA_VISIBLE_DEVICES"] = settings["gpu_id"] = gpus  # as RecBole does, before anybody asks for a GPU
+    os.environ["CUDA_VISIBLE_DEVICES"] = settings["gpu_id"] = gpus  # as RecBole does, before a GPU is first used
     import torch
 
     if not gpus or settings.get("use_gpu") is False or not torch.cuda.is_available():
@@ -98,7 +98,7 @@ def uses_gpus(settings, nproc: int) -> bool:
 
 
 def _obey_use_gpu(settings) -> None:
-    """Of a single process."""
+    """Apply `use_gpu: False` in a single process."""
     import torch
 
     if settings.get("use_gpu") is False:
@@ -106,7 +106,7 @@ def _obey_use_gpu(settings) -> None:
 
 
 def _named(gpus) -> str:
-    """`gpu_id` as CUDA reads it: "0,1" of (0, 1) and [0, 1]."""
+    """`gpu_id` in CUDA's format: "0,1" for (0, 1) and [0, 1]."""
     return ",".join(map(str, gpus)) if isinstance(gpus, (tuple, list)) else str(gpus)
 
 
@@ -121,11 +121,11 @@ def _timeout(settings) -> float:
 
 @after("recbole.trainer.trainer")
 def cpu_models_are_distributed(trainer) -> None:
-    """A model on the CPU is wrapped by DistributedDataParallel without a device, its BatchNorms as they are.
+    """A model on the CPU is wrapped in DistributedDataParallel without a device, and its BatchNorms are left alone.
 
-    Without: `device_ids=[local_rank]` is refused for a model on the CPU (trainer.py:63), and the SyncBatchNorm that
-    BatchNorm is turned into (trainer.py:61) takes nothing but CUDA tensors. On CPUs each rank normalises its own share
-    of a batch, therefore, and the running statistics are those of rank 0. No model of this package has a BatchNorm.
+    Without: `device_ids=[local_rank]` is refused for a model on the CPU (trainer.py:63), and SyncBatchNorm, which
+    replaces BatchNorm (trainer.py:61), accepts only CUDA tensors. On CPUs, therefore, each rank normalises its own
+    share of a batch, and the running statistics are those of rank 0. No model of this package has a BatchNorm.
     """
     init = trainer.AbstractTrainer.__init__
 
@@ -141,10 +141,10 @@ def cpu_models_are_distributed(trainer) -> None:
 
 @after("recbole.trainer.trainer")
 def losses_are_of_all_ranks(trainer) -> None:
-    """The training loss of an epoch is the mean over the ranks: that of the whole batches.
+    """The training loss of an epoch is the mean over the ranks, that is, over the whole batches.
 
-    Without: each rank sums up what it computed on its own share (trainer.py:250-259), and rank 0 logs its own sum for
-    the loss. Gradients are averaged in either case.
+    Without: each rank sums the losses of its own share (trainer.py:250-259), and rank 0 logs its own sum as the loss.
+    Gradients are averaged in either case.
     """
     train = trainer.Trainer._train_epoch
 
@@ -167,20 +167,20 @@ def losses_are_of_all_ranks(trainer) -> None:
 
 @after("recbole.utils.utils")
 def folders_may_be_there(utils) -> None:
-    """`ensure_dir` makes a folder unless another process has just made it.
+    """`ensure_dir` accepts that another process has just made the folder.
 
-    Without: RecBole looks first and makes the folder afterwards (utils.py:52); two ranks that start together see that
-    there is no `log` or `saved`, and the slower one ends in `FileExistsError`.
+    Without: RecBole checks first and makes the folder afterwards (utils.py:52); two ranks that start together both find
+    no `log` or `saved`, and the slower one ends in `FileExistsError`.
     """
     rebind(utils.ensure_dir, functools.wraps(utils.ensure_dir)(lambda dir_path: os.makedirs(dir_path, exist_ok=True)))
 
 
 @after("recbole.trainer.trainer")
 def checkpoints_have_one_name(trainer) -> None:
-    """Every rank calls the checkpoint what rank 0 calls it.
+    """Every rank uses rank 0's name for the checkpoint.
 
-    Without: each rank makes the name from its own clock, in seconds (trainer.py:132), and looks for a file that nobody
-    has written, whenever the second changes between two ranks.
+    Without: each rank makes the name from its own clock, in seconds (trainer.py:132), and looks for a file that does
+    not exist whenever the second changes between two ranks.
     """
     init = trainer.Trainer.__init__
 
@@ -197,10 +197,10 @@ def checkpoints_have_one_name(trainer) -> None:
 
 @after("recbole.trainer.trainer")
 def checkpoints_are_written_whole(trainer) -> None:
-    """A checkpoint of several processes appears under its name at once, and says nothing of the processes.
+    """A checkpoint of several processes appears complete under its name, and does not mention the processes.
 
-    Without: the first rank of every host writes (trainer.py:296), into one and the same file where the hosts share a
-    folder; and the saved configuration keeps `single_spec: False`, so that `load_data_and_model`, in a single process,
+    Without: the first rank of every host writes (trainer.py:296), into the same file if the hosts share a folder;
+    and the saved configuration keeps `single_spec: False`, so that `load_data_and_model`, in a single process,
     ends in `Default process group has not been initialized` (abstract_dataloader.py:60).
     """
     save = trainer.Trainer._save_checkpoint
@@ -237,9 +237,9 @@ def _of_one_process(config):
 
 @after("recbole.trainer.trainer")
 def checkpoints_are_read_once_written(trainer) -> None:
-    """`evaluate` loads the best model when all ranks have come that far, the writing rank included.
+    """`evaluate` loads the best model only once all ranks, including the writing one, have got that far.
 
-    Without: the others open the file (trainer.py:583) while rank 0 still writes it: it is absent, or cut off.
+    Without: the others open the file (trainer.py:583) while rank 0 is still writing it: it is absent or truncated.
     """
     evaluate = trainer.Trainer.evaluate
 
@@ -254,10 +254,10 @@ def checkpoints_are_read_once_written(trainer) -> None:
 
 @after("recbole.data.dataset.dataset")
 def datasets_are_saved_whole(dataset) -> None:
-    """With `save_dataset` the file of several processes appears under its name at once.
+    """With `save_dataset` the file of several processes appears complete under its name.
 
-    Without: every rank writes one and the same file (dataset.py:1885), and one that comes later finds it (utils.py:59)
-    and reads what there is of it.
+    Without: every rank writes the same file (dataset.py:1885), and one that comes later finds it (utils.py:59) and
+    reads it while it is incomplete.
     """
     save, torch = dataset.Dataset.save, dataset.torch
 

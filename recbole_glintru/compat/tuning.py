@@ -1,4 +1,4 @@
-"""Mends of RecBole 1.2.1's searches on today's Ray, hyperopt and NumPy."""
+"""Patches of RecBole 1.2.1's searches for current Ray, hyperopt and NumPy."""
 
 import contextlib
 import functools
@@ -15,7 +15,7 @@ from recbole_glintru.compat.import_hooks import Overlay, after, around, rebind, 
 
 
 def report(**metrics) -> None:
-    """Report to the trial that this process runs, if it runs one, in the dialect of the installed Ray."""
+    """Report to the trial that this process runs, if any, with the signature that the installed Ray expects."""
     tune = sys.modules.get("ray.tune")
     if tune is None or isinstance(tune, _Tune):
         return
@@ -26,7 +26,7 @@ def report(**metrics) -> None:
 
 
 class _Tune(types.ModuleType):
-    """`ray.tune` as RecBole needs it: `report`, which does nothing unless Ray runs, and the rest on demand."""
+    """`ray.tune` as RecBole needs it: `report`, which does nothing unless Ray runs, and all else imported on demand."""
 
     def __init__(self):
         super().__init__("ray.tune")
@@ -40,15 +40,15 @@ class _Tune(types.ModuleType):
 
 @around("recbole.quick_start.quick_start")
 def ray_is_not_needed():
-    """`from ray import tune` (quick_start.py:20) takes a stand-in while that module is imported.
+    """`from ray import tune` (quick_start.py:20) gets a stand-in while that module is imported.
 
-    Without: RecBole does not import where Ray is absent (Python 3.12 and later, to begin with), where Ray 2.6.3 meets
-    setuptools 81 and later (no `pkg_resources`) or NumPy 2 (no `np.bool8`), and where a newer Ray lacks its extras
-    (pydantic). Nobody needs Ray who does not tune.
+    Without: RecBole cannot be imported without Ray (as on Python 3.12 and later), with Ray 2.6.3 and setuptools 81 or
+    later (no `pkg_resources`) or NumPy 2 (no `np.bool8`), or with a newer Ray that lacks its extras (pydantic). Ray is
+    needed only for tuning.
     """
     if "ray.tune" in sys.modules:
         return contextlib.nullcontext()
-    if "ray" in sys.modules:  # imports without its extras, which ray.tune needs
+    if "ray" in sys.modules:  # it imports without its extras, which ray.tune needs
         return stand_ins({"ray.tune": _Tune()})
     ray = types.ModuleType("ray")
     ray.tune = _Tune()
@@ -58,9 +58,9 @@ def ray_is_not_needed():
 
 @after("recbole.quick_start.quick_start")
 def ray_reports(quick_start) -> None:
-    """`tune.report(**metrics)` (quick_start.py:223) speaks to every Ray, and to none.
+    """`tune.report(**metrics)` (quick_start.py:223) works with every version of Ray, and without it.
 
-    Without: Ray 2.7 and later take one dictionary, `report(metrics)`: every Ray Tune search fails.
+    Without: Ray 2.7 and later accept one dictionary, `report(metrics)`: every Ray Tune search fails.
     """
     quick_start.tune = _Tune()
 
@@ -69,8 +69,8 @@ def ray_reports(quick_start) -> None:
 def ray_results_have_metrics(quick_start) -> None:
     """`objective_function` returns the test metrics under their own names too, where Ray Tune is loaded.
 
-    Without: Ray takes what it returns for the trial's last result, in which a scheduler misses its metric: with every
-    Ray, the search of RecBole's run_hyper.py ends in `did not include the specified metric(s) recall@10`.
+    Without: Ray treats what it returns as the trial's last result, in which a scheduler misses its metric: with every
+    version of Ray, the search of RecBole's run_hyper.py ends in `did not include the specified metric(s) recall@10`.
     """
     evaluate = quick_start.objective_function
 
@@ -84,9 +84,9 @@ def ray_results_have_metrics(quick_start) -> None:
 
 @after("ray")
 def ray_finds_numpy_bool(ray) -> None:
-    """`np.bool8`, for Ray 2.6.3, the newest that RecBole's requirement admits (ray/tune/...: `np.bool8`).
+    """Defines `np.bool8` for Ray 2.6.3, the newest that RecBole's requirement admits (ray/tune/...: `np.bool8`).
 
-    Without: `from ray import tune` fails with NumPy 2. Can go when RecBole lifts its pin of Ray.
+    Without: `from ray import tune` fails with NumPy 2. Can be removed when RecBole lifts its pin of Ray.
     """
     import numpy as np
 
@@ -96,7 +96,7 @@ def ray_finds_numpy_bool(ray) -> None:
 
 @after("ray.tune.tune")
 def ray_runs_stock_script(tune) -> None:
-    """`tune.run(..., local_dir=..., resources_per_trial={"gpu": 1})`, as RecBole's own run_hyper.py calls it.
+    """Accepts `tune.run(..., local_dir=..., resources_per_trial={"gpu": 1})`, the call in RecBole's own run_hyper.py.
 
     Without: newer versions of Ray refuse `local_dir`, and on a machine without a GPU the trials wait for one forever.
     Only calls that pass `local_dir` are changed.
@@ -126,15 +126,15 @@ def ray_runs_stock_script(tune) -> None:
 
 @after("recbole.trainer.hyper_tuning")
 def hyperopt_generator(hyper_tuning) -> None:
-    """Exhaustive search hands hyperopt the random generator that it wants.
+    """Exhaustive search passes hyperopt the random generator that it expects.
 
-    Without: hyperopt 0.2.6 and later call `integers` of a `numpy.random.Generator`, and get a `RandomState`
-    (hyper_tuning.py:117), which has none.
+    Without: hyperopt 0.2.6 and later call `integers` of a `numpy.random.Generator`, but get a `RandomState`
+    (hyper_tuning.py:117), which has no such method.
     """
     np = hyper_tuning.np
 
     class Generator(np.random.Generator):
-        """Also answers to the name that hyperopt 0.2.5 uses."""
+        """A generator that also has the method name used by hyperopt 0.2.5."""
 
         randint = np.random.Generator.integers
 

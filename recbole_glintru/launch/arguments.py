@@ -17,13 +17,13 @@ def run_command(
 ) -> int:
     """Run a command, and return its exit status.
 
-    0 is a finished run or a help text, 2 a mistake of the user's, named on stderr. All else is raised.
+    0 means a finished run or a help text, 2 a user error, reported on stderr. All other errors are raised.
 
     Args:
-        arguments: the words of the command line, `sys.argv` if they are None.
-        parse: makes options and settings of them.
+        arguments: the words of the command line; None for `sys.argv`.
+        parse: turns them into options and settings.
         help_text: what `--help` prints.
-        run: what is done otherwise.
+        run: what to do otherwise.
     """
     try:
         options, settings = parse(sys.argv[1:] if arguments is None else arguments)
@@ -38,7 +38,7 @@ def run_command(
 
 
 class Parser(argparse.ArgumentParser):
-    """The options that every command has: which model, which data, which settings. A mistake is a UserError."""
+    """The options that every command has: which model, which data, which settings. Errors are UserErrors."""
 
     def __init__(self, usage: str):
         super().__init__(usage=usage, add_help=False, allow_abbrev=False)
@@ -54,7 +54,7 @@ class Parser(argparse.ArgumentParser):
 
 
 class _Once(argparse.Action):
-    """Keeps the value of an option, as argparse does, which is neither empty nor given twice with different values."""
+    """Stores the value of an option; refuses an empty value, and two different values."""
 
     _given = None
 
@@ -68,7 +68,7 @@ class _Once(argparse.Action):
 
 
 def _file_names(value: str) -> list[str]:
-    """Names separated by blanks; those with blanks in them are quoted once more, as a shell would have it."""
+    """Names separated by blanks; a name that contains blanks has shell quotes inside the value."""
     try:
         return shlex.split(value)
     except ValueError as error:
@@ -79,22 +79,20 @@ def parse_settings(words: list[str], usage: str) -> dict[str, str]:
     """The settings `--key=value` or `--key value`, as they are written.
 
     Raises:
-        UserError: a word is no setting, has no value, or is given twice with different values.
+        UserError: a word is not a setting, has no value, or is given twice with different values.
     """
     words, settings = list(words), {}
     while words:
         word = words.pop(0)
         key, equals, value = word.partition("=")
         if not key.startswith("--") or key == "--":
-            raise UserError(f"'{word}' is no setting. Settings are written --key=value.\nusage: {usage}")
+            raise UserError(f"'{word}' is not a setting. Settings are written --key=value.\nusage: {usage}")
         if not equals:
             if not words or words[0].startswith("--"):
                 raise UserError(f"{key} has no value. Settings are written --key=value.")
             value = words.pop(0)
-        if "=" in value:  # RecBole leaves such an argument out, with a warning
-            raise UserError(
-                f"{key}: RecBole reads no value with '=' in it here; put it into a file for --config_files."
-            )
+        if "=" in value:  # RecBole ignores such an argument, with a warning
+            raise UserError(f"{key}: RecBole ignores values with '=' in them here; put it into a --config_files file.")
         if settings.setdefault(key[2:], value) != value:
             raise UserError(f"{key} is given twice: {settings[key[2:]]} and {value}.")
     return settings

@@ -1,4 +1,4 @@
-"""What is wrong with the settings of a run and would end it, or its first epoch, in an error about something else."""
+"""Checks for settings that would end a run, or its first epoch, in an error about something else."""
 
 import contextlib
 import math
@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from recbole_glintru.launch import data_settings
 from recbole_glintru.settings import integer, number, switch
 
-SWITCHES = ("accelerate", "check_data", "compact_evaluation", "data_on_device")  # of the package, for every model
-SIZES = {  # the least and the most; eval_step is -1 or 0 for no validation, and NumPy takes 32 bits of a seed
+SWITCHES = ("accelerate", "check_data", "compact_evaluation", "data_on_device")  # of this package, for every model
+SIZES = {  # lower and upper bound; eval_step is -1 or 0 for no validation, and NumPy accepts 32 bits of a seed
     **dict.fromkeys(("MAX_ITEM_LIST_LENGTH", "train_batch_size", "eval_batch_size"), (1, None)),
     **dict.fromkeys(("epochs", "stopping_step", "worker", "metric_decimal_place", "loss_decimal_place"), (0, None)),
     "eval_step": (-1, None),
@@ -17,16 +17,16 @@ SIZES = {  # the least and the most; eval_step is -1 or 0 for no validation, and
 }
 NUMBERS = ("learning_rate", "weight_decay")
 LEFT_OUT = ("valid_and_test", "valid_only", "test_only")
-LEARNERS = ("adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam")  # RecBole takes Adam for any other name
+LEARNERS = ("adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam")  # RecBole uses Adam for any other name
 MODES = r"full|labeled|(uni|pop)[1-9][0-9]*"
 EXAMPLE = "{'split': {'LS': 'valid_and_test'}, 'order': 'TO', 'group_by': 'user', 'mode': 'full'}"
 
 
 def check(config) -> None:
-    """See that RecBole's merged settings are what they should be, and go together.
+    """Check that RecBole's merged settings are valid and consistent.
 
     Raises:
-        ValueError: they do not; the message names the key.
+        ValueError: they are not; the message names the key.
     """
     from recbole.utils import ModelType
 
@@ -41,13 +41,13 @@ def check(config) -> None:
         raise ValueError(f"learner={config['learner']!r}: must be one of {', '.join(LEARNERS)}.")
     _check_clipping(config["clip_grad_norm"])
     data_settings.check(config)
-    if config["MODEL_INPUT_TYPE"] is None:  # RecBole knows what a loss needs of these two alone
+    if config["MODEL_INPUT_TYPE"] is None:  # RecBole knows the needs of these two losses alone
         raise ValueError(f"loss_type={config['loss_type']!r}: must be CE or BPR.")
     order = config["eval_args"]["order"]
     if config["MODEL_TYPE"] == ModelType.SEQUENTIAL and order != "TO":
         raise ValueError(
-            f"eval_args: order={order!r}: the order of histories must be 'TO', that of time. "
-            f"RecBole replaces eval_args as a whole, so that all of it has to be said: {EXAMPLE}"
+            f"eval_args: order={order!r}: histories must be ordered by time, 'TO'. "
+            f"RecBole replaces eval_args as a whole, so give all of it: {EXAMPLE}"
         )
     _check_negatives(config)
     if validates(config):
@@ -60,7 +60,7 @@ def check(config) -> None:
 
 
 def _check_clipping(value) -> None:
-    """PyTorch's `clip_grad_norm_` takes it by keywords."""
+    """Check that the value is a dictionary: RecBole passes it to PyTorch's `clip_grad_norm_` as keywords."""
     if value and not (isinstance(value, dict) and "max_norm" in value):
         raise ValueError(f"clip_grad_norm={value!r}: must be a dictionary like {{'max_norm': 5}}.")
 
@@ -72,35 +72,35 @@ def _check_negatives(config) -> None:
     if negatives["distribution"] == "none":
         if pairs:
             raise ValueError(
-                "train_neg_sample_args=None: must sample negatives, for the loss compares the target with one."
+                "train_neg_sample_args=None: must sample negatives, because the loss compares the target with one."
             )
         return
     number = negatives["sample_num"]
     if (type(number) is not int or number < 1) and (pairs or number != "none"):
-        raise ValueError(f"train_neg_sample_args={negatives!r}: sample_num must be a whole number from 1.")
+        raise ValueError(f"train_neg_sample_args={negatives!r}: sample_num must be a positive whole number.")
 
 
 @contextlib.contextmanager
 def evaluation_checked_first(config_class: type) -> Iterator[None]:
     """Inside the block RecBole's `Config` runs `check_evaluation` on the merged settings before its own checks.
 
-    Without: what has a wrong type ends inside of RecBole, in a TypeError or an AttributeError.
+    Without: a wrong type ends inside RecBole, in a TypeError or an AttributeError.
     """
-    recboles = config_class._set_default_parameters
+    original = config_class._set_default_parameters
 
     def _set_default_parameters(self):
         check_evaluation(self)
-        recboles(self)
+        original(self)
 
     config_class._set_default_parameters = _set_default_parameters
     try:
         yield
     finally:
-        config_class._set_default_parameters = recboles
+        config_class._set_default_parameters = original
 
 
 def check_evaluation(config) -> None:
-    """See that the metrics, their k and the candidates are written as RecBole needs them.
+    """Check that the metrics, their k and the candidates have the form that RecBole needs.
 
     Raises:
         ValueError: they are not; the message names the key.
@@ -118,10 +118,10 @@ def check_evaluation(config) -> None:
             raise ValueError(f"metrics={metrics!r}: there is no metric named {name!r}; RecBole has {known}.")
     ranking = [name for name in names if metric_types[name.lower()] == EvaluatorType.RANKING]
     if ranking and len(ranking) < len(names):
-        raise ValueError(f"metrics={metrics!r}: those of rankings ({', '.join(ranking)}) go with no others.")
+        raise ValueError(f"metrics={metrics!r}: ranking metrics ({', '.join(ranking)}) cannot be combined with others.")
     numbers = topk if isinstance(topk, list) and topk else [topk]
     if not all(type(k) is int and k > 0 for k in numbers):
-        raise ValueError(f"topk={topk!r}: must be a whole number from 1, or a list of them.")
+        raise ValueError(f"topk={topk!r}: must be a positive whole number, or a list of them.")
     if not isinstance(valid_metric, str):
         raise ValueError(f"valid_metric={valid_metric!r}: must be the name of a result, like MRR@10.")
     if not isinstance(args, dict):
@@ -133,9 +133,9 @@ def check_evaluation(config) -> None:
         raise ValueError(f"eval_args: group_by={group_by!r}: must be user or none.")
     for each in mode.values() if isinstance(mode, dict) else [mode]:
         if not re.fullmatch(MODES, str(each)):
-            raise ValueError(f"eval_args: mode={each!r}: must be full, labeled, uniN or popN, N being at least 1.")
+            raise ValueError(f"eval_args: mode={each!r}: must be full, labeled, uniN or popN, with N at least 1.")
         if each == "labeled" and ranking:
-            raise ValueError(f"eval_args: mode='labeled': ranks no items, and metrics={metrics!r} need that.")
+            raise ValueError(f"eval_args: mode='labeled': does not rank items, as metrics={metrics!r} require.")
 
 
 def _check_split(split) -> None:
@@ -156,7 +156,7 @@ def _is_ratio(value) -> bool:
 
 
 def held_out(config) -> tuple[bool, bool]:
-    """Whether the split has a part for the validation, and one for the test."""
+    """Whether the split has a part for validation, and one for the test."""
     if config["benchmark_filename"] is not None:
         return True, True
     ((kind, value),) = config["eval_args"]["split"].items()
@@ -164,18 +164,18 @@ def held_out(config) -> tuple[bool, bool]:
 
 
 def validates(config) -> bool:
-    """Whether a run is to be validated: the split has a part for it, and an epoch of training comes before it."""
+    """Whether a run has a validation: the split has a part for it, and an epoch of training precedes it."""
     return held_out(config)[0] and min(config["eval_step"], config["epochs"]) > 0
 
 
 def sorts_by_time(config) -> bool:
-    """Whether RecBole orders interactions by `TIME_FIELD`: those of data split beforehand it leaves as they are."""
+    """Whether RecBole sorts interactions by `TIME_FIELD`; data that are already split it leaves as they are."""
     args = config["eval_args"]
     return config["benchmark_filename"] is None and (args["order"] == "TO" or "TS" in args["split"])
 
 
 def _metrics(config) -> list[str]:
-    """The names of the results of an evaluation, as RecBole has them in its dictionaries."""
+    """The names of the results of an evaluation, as in RecBole's dictionaries."""
     names = []
     for metric in map(str.lower, config["metrics"]):
         names += [f"{metric}@{k}" for k in config["topk"]] if at_k(metric) else [metric]
@@ -183,7 +183,7 @@ def _metrics(config) -> list[str]:
 
 
 def at_k(metric: str) -> bool:
-    """Whether a metric is one of the first k."""
+    """Whether a metric is computed at k."""
     from recbole.evaluator.register import metric_information
 
     return not {"rec.items", "rec.topk"}.isdisjoint(metric_information[metric.lower()])

@@ -1,8 +1,8 @@
-"""The command line: train and evaluate one model on one data set, under the paper's protocol if it has one.
+"""The command line: train and evaluate one model on one data set, under the paper's protocol if there is one.
 
-Settings come in this order, each above the one before: RecBole's defaults; the model's own YAML; the protocol
-of the data set, first what it says of all models, then what it says of this one; the user's `--config_files`;
-the user's `--key=value`. RecBole merges them: the protocol is the first of the files that it is handed.
+Settings are read in this order, each overriding those before: RecBole's defaults; the model's own YAML; the protocol
+of the data set, first its settings for all models, then those for this one; the user's `--config_files`; the user's
+`--key=value`. RecBole merges them: the protocol is the first of the files passed to it.
 """
 
 import argparse
@@ -18,8 +18,8 @@ from recbole_glintru.launch.configuration import (
     choose,
     command_line,
     merged_settings,
+    report_unread,
     settings_of_files,
-    tell_of_unread,
 )
 from recbole_glintru.launch.data import find_data
 from recbole_glintru.launch.errors import UserError, user_errors
@@ -29,15 +29,15 @@ USAGE = "run_recbole.py [--model=MODEL] [--dataset=DATASET] [--config_files='A.y
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
-    """Run the command line, `sys.argv` unless `arguments` are given, and return the exit status (`run_command`)."""
+    """Run the command line, by default `sys.argv`, and return the exit status (see `run_command`)."""
     return run_command(arguments, parse, help_text, run)
 
 
 def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]:
-    """The launcher's own options, and the settings `--key=value` or `--key value`, which are for RecBole.
+    """The launcher's own options, and the settings for RecBole, `--key=value` or `--key value`.
 
     Raises:
-        UserError: an argument is no setting, has no value, or is given twice with different values.
+        UserError: an argument is not a setting, has no value, or is given twice with different values.
     """
     parser = Parser(USAGE)
     parser.add_argument("--nproc", type=int, default=1)
@@ -52,7 +52,7 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]
 
 
 def help_text(options: argparse.Namespace) -> str:
-    """The help of the command, or with `--model` that of the model's settings.
+    """The help of the command or, with `--model`, of the model's settings.
 
     Raises:
         UserError: there is no such model or no such protocol.
@@ -64,7 +64,7 @@ def help_text(options: argparse.Namespace) -> str:
 
 
 def run(options: argparse.Namespace, settings: dict[str, str]) -> Optional[dict[str, Any]]:
-    """Train and evaluate, by `recbole.quick_start.run`, and return what it returns.
+    """Train and evaluate with `recbole.quick_start.run`, and return its result.
 
     Raises:
         UserError: the model, the data set or a setting is wrong.
@@ -75,7 +75,7 @@ def run(options: argparse.Namespace, settings: dict[str, str]) -> Optional[dict[
     with protocol.as_config_files(applied, model, given) as protocol_files, command_line(arguments):
         files = protocol_files + options.config_files
         config = merged_settings(model, dataset, files)
-        tell_of_unread(config, given)
+        report_unread(config, given)
         with user_errors(ValueError):
             port = process_options.port(options, config)
         find_data(config)
@@ -93,7 +93,7 @@ def run(options: argparse.Namespace, settings: dict[str, str]) -> Optional[dict[
                 port=port,
                 group_offset=options.group_offset,
             )
-        except SettingRefused as error:  # by the model of a process
+        except SettingRefused as error:  # by the model in one of the processes
             raise UserError(str(error)) from None
         except ValueError as error:
             if raised_by_a_setting(error):

@@ -1,4 +1,4 @@
-"""What is run: the model, the data set, the protocol, and RecBole's settings merged from all of them."""
+"""What to run: the model, the data set, the protocol, and RecBole's settings merged from all sources."""
 
 import argparse
 import contextlib
@@ -15,16 +15,16 @@ from recbole_glintru import plugin
 from recbole_glintru.launch import checks, protocol
 from recbole_glintru.launch.errors import UserError, user_errors
 
-MODEL, DATASET = "GLINTRU", "ml-100k"  # unless the user names others
-NOT_LISTED = {  # what the package and RecBole read beside their files of settings
+MODEL, DATASET = "GLINTRU", "ml-100k"  # the defaults
+NOT_LISTED = {  # keys that the package and RecBole read although their settings files do not list them
     *("length_groups", "process_timeout", "model", "dataset", "encoding", "tail_ratio"),
     *("mask_ratio", "ft_ratio", "eta", "beta"),  # of `transform`
-    *("neg_sampling", "training_neg_sample_num"),  # RecBole has a word for them itself
+    *("neg_sampling", "training_neg_sample_num"),  # RecBole has a message of its own for them
 }
 
 
 def choose(options: argparse.Namespace) -> tuple[str, str, Optional[str]]:
-    """The model, the data set, and the protocol to apply, which is told on stderr; all three by name.
+    """The names of the model, the data set and the protocol to apply; the protocol is reported on stderr.
 
     Raises:
         UserError: there is no such model or protocol, or a file of `--config_files` cannot be read.
@@ -43,7 +43,7 @@ def choose(options: argparse.Namespace) -> tuple[str, str, Optional[str]]:
 
 
 def settings_of_files(options: argparse.Namespace) -> dict[str, Any]:
-    """The settings of the user's `--config_files`, each above the one before.
+    """The settings of the user's `--config_files`, each file overriding those before.
 
     Raises:
         UserError: a file cannot be read.
@@ -55,7 +55,7 @@ def read_settings_file(file: str) -> dict[str, Any]:
     """A user's YAML file.
 
     Raises:
-        UserError: it cannot be read, is not YAML, or holds no settings.
+        UserError: it cannot be read, is not YAML, or contains no settings.
     """
     try:
         settings = yaml.load(Path(file).read_text(encoding="utf-8"), Loader=yaml.FullLoader)
@@ -64,7 +64,7 @@ def read_settings_file(file: str) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeError) as error:
         raise UserError(f"--config_files: {file} is not YAML: {error}") from None
     if not isinstance(settings, dict):
-        raise UserError(f"--config_files: {file} holds no settings (lines of the form `key: value`).")
+        raise UserError(f"--config_files: {file} contains no settings (lines of the form `key: value`).")
     return settings
 
 
@@ -72,7 +72,7 @@ def read_settings_file(file: str) -> dict[str, Any]:
 def command_line(arguments: list[str]) -> Iterator[None]:
     """Let RecBole, and the processes that it starts, find `arguments` in `sys.argv`.
 
-    The first word there is always the same: behind that of a notebook, `ipykernel_launcher`, RecBole reads nothing.
+    The first word is always the same, because RecBole ignores the arguments of a notebook's `ipykernel_launcher`.
     """
     before = sys.argv
     sys.argv = ["run_recbole.py", *arguments]
@@ -83,34 +83,34 @@ def command_line(arguments: list[str]) -> Iterator[None]:
 
 
 def merged_settings(model: str, dataset: str, files: list[str], above: Optional[dict[str, Any]] = None):
-    """RecBole's merged settings, as every process of the run makes them again for itself.
+    """RecBole's merged settings, as each process of the run merges them for itself.
 
-    `above` lies above the files and below the command line.
+    `above` overrides the files and is overridden by the command line.
 
     Raises:
         UserError: RecBole, or the model, refuses a setting.
     """
     from recbole.config import Config
 
-    refusals = (ValueError, NotImplementedError)  # what RecBole raises of a wrong setting
+    refusals = (ValueError, NotImplementedError)  # what RecBole raises for a wrong setting
     with user_errors(*refusals), checks.evaluation_checked_first(Config):
         config = Config(model=model, dataset=dataset, config_file_list=files, config_dict=above)
         checks.check(config)
     return config
 
 
-def tell_of_unread(config, given: Mapping[str, Any]) -> None:
-    """Say on stderr which of the given settings nobody reads, and what they are probably meant to be.
+def report_unread(config, given: Mapping[str, Any]) -> None:
+    """Report on stderr which of the given settings are never read, and which names were probably meant.
 
-    RecBole takes every name without a word. What is like no other name may be read by a model of another package.
+    RecBole accepts every name silently. A name unlike any known one may be read by a model of another package.
     """
     model, file = config.model_class, Path(inspect.getfile(config.model_class))
     read = {*checks.SWITCHES, *NOT_LISTED, *getattr(model, "published_settings", {})}
     read.update(config.internal_config_dict, *config.parameters.values())
     known = model.__module__.partition(".")[0] in ("recbole", "recbole_glintru")
-    source = file.read_text(encoding="utf-8")  # RecBole's files leave out some of what its models read, FEARec's tau
+    source = file.read_text(encoding="utf-8")  # RecBole's files omit some settings that are read: FEARec's tau
     for name, value in sorted((str(name), value) for name, value in given.items() if name not in read):
         near = difflib.get_close_matches(name, read, n=1, cutoff=0.8)
         if near or (known and f'"{name}"' not in source):
-            hint = f" Is {near[0]} meant?" if near else ""
-            print(f"{name}={value}: neither RecBole nor {config['model']} reads it.{hint}", file=sys.stderr)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            print(f"{name}={value}: neither RecBole nor {config['model']} reads this setting.{hint}", file=sys.stderr)

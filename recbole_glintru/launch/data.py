@@ -1,4 +1,4 @@
-"""The data set on the disk: found before anything is run, or downloaded where RecBole knows an address."""
+"""The data set on disk: found before the run starts, or downloaded if RecBole has an address for it."""
 
 import shutil
 import sys
@@ -15,12 +15,12 @@ from recbole_glintru.launch.errors import UserError
 
 
 def find_data(config) -> None:
-    """See that the interactions are where RecBole will look, or download them, and that they have the columns it needs.
+    """Check that the interactions are where RecBole will look, or download them, and that all columns are there.
 
-    RecBole would download by itself; but then a broken connection leaves a folder behind that passes for data.
+    RecBole would download by itself, but then a broken connection leaves a folder behind that it takes for the data.
 
     Raises:
-        UserError: the data is not there and cannot be had, which says where it was looked for; or it lacks a column.
+        UserError: the data were not found and cannot be downloaded (the message says where), or lack a column.
     """
     name, folder, parts = config["dataset"], Path(config["data_path"]), config["benchmark_filename"]
     files = [folder / f"{name}.inter"] if parts is None else [folder / f"{name}.{part}.inter" for part in parts]
@@ -40,25 +40,25 @@ def _have_downloaded(config, name: str, folder: Path, files: list[Path]) -> None
     looked_for = f"no data for '{name}': looked for {', '.join(str(file.resolve()) for file in files)}"
     remedy = f"Put the data there, or name the folder that holds {name}/ with --data_path=DIR."
     if folder.exists():
-        raise UserError(f"{looked_for}; the folder is there, the data is not. {remedy}")
+        raise UserError(f"{looked_for}; the folder exists, but not the data. {remedy}")
     addresses = yaml.safe_load((plugin.properties("recbole") / "dataset" / "url.yaml").read_text("utf-8"))
     if name not in addresses:
-        raise UserError(f"{looked_for}, and RecBole knows no download of that name. {remedy}")
+        raise UserError(f"{looked_for}, and RecBole has no download of that name. {remedy}")
     if config["MODEL_TYPE"] == ModelType.KNOWLEDGE:
-        return  # for these models RecBole downloads a knowledge graph too
+        return  # for these models RecBole also downloads a knowledge graph
     try:
         download(name, addresses[name], folder)
     except (
         OSError,
         zipfile.BadZipFile,
         RuntimeError,
-    ) as error:  # RuntimeError: RecBole's, of a broken connection
+    ) as error:  # RuntimeError: RecBole's, for a broken connection
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
         raise UserError(f"{looked_for}; the download of {addresses[name]} failed: {reason}. {remedy}") from None
 
 
 def _check_columns(config, file: Path) -> None:
-    """See that the file of interactions has the columns that are needed, and that they are read."""
+    """Check that the file of interactions has the required columns, and that they are loaded."""
     with open(file, encoding=config["encoding"], errors="replace") as lines:
         header = lines.readline().rstrip("\n").split(config["field_separator"])
     types = {name: kind for name, _, kind in (column.partition(":") for column in header)}
@@ -71,11 +71,11 @@ def _check_columns(config, file: Path) -> None:
             which = "unload_col" if name in left_out.get("inter", ()) else "load_col"
             raise UserError(f"{which}={config[which]!r}: leaves out {name!r}, the column of {said}.")
         if name == history_field(config) and types[name] != "token_seq":
-            raise UserError(f"{said}: the column's type in {file} is {types[name]}, and must be token_seq.")
+            raise UserError(f"{said}: the column's type in {file} is {types[name]}, but must be token_seq.")
 
 
 def _needed(config) -> dict[str, str]:
-    """Columns, by the setting that names each: users, items, the time where RecBole sorts by it, written histories."""
+    """Required columns, by the setting that names each: users, items, the time if RecBole sorts by it, histories."""
     from recbole.utils import ModelType
 
     keys = ["USER_ID_FIELD", "ITEM_ID_FIELD", *(["TIME_FIELD"] if sorts_by_time(config) else [])]
@@ -87,18 +87,18 @@ def _needed(config) -> dict[str, str]:
 
 
 def download(name: str, address: str, folder: Path) -> None:
-    """Make `folder` from RecBole's archive of the data set `name`, whole or not at all.
+    """Create `folder` from RecBole's archive of the data set `name`, completely or not at all.
 
     Raises:
         OSError, BadZipFile, RuntimeError: the download failed.
-        UserError: it has more than 1 GB, and the user declined or cannot be asked.
+        UserError: it is larger than 1 GB, and the user declined or cannot be asked.
     """
     from recbole.utils import url
 
     try:
         agreed = url.decide_download(address)
-    except EOFError:  # nobody to answer, as under nohup
-        asks = "RecBole asks before it downloads more than 1 GB, and nobody answers (`echo y | ...` does)"
+    except EOFError:  # no standard input, as under nohup
+        asks = "RecBole asks before it downloads more than 1 GB, and got no answer (`echo y | ...` gives one)"
         raise UserError(f"'{name}' was not downloaded: {asks}.") from None
     if not agreed:
         raise UserError(f"'{name}' was not downloaded.")

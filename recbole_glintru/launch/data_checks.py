@@ -1,4 +1,4 @@
-"""What is wrong with the data set, once RecBole has read and split it, and would end training or make it worthless."""
+"""Checks of the data set, once RecBole has read and split it, for what would end training or make it worthless."""
 
 import logging
 
@@ -8,16 +8,16 @@ from recbole_glintru.launch.checks import at_k, held_out, validates
 
 
 def on_request(config, dataset, built_datasets: list) -> None:
-    """See that there is something to learn, to validate and to test, that histories fit, and that topk can be had.
+    """Check that there are rows for training, validation and test, that histories fit, and that topk is possible.
 
-    `additions.py` has it called, before any loader is made, where the settings say `check_data: True`.
+    `additions.py` calls this before any loader is made, if the settings say `check_data: True`.
 
     Args:
         config: RecBole's `Config`.
-        dataset: all of it, and `built_datasets` what it is split into: for training, validation and test.
+        dataset: the whole data set; `built_datasets` are its parts for training, validation and test.
 
     Raises:
-        ValueError: one of these is not so; the message names the key.
+        ValueError: a check fails; the message names the key.
     """
     parts = dict(zip(("train", "valid", "test"), built_datasets))
     _check_lengths(config, dataset)
@@ -27,7 +27,7 @@ def on_request(config, dataset, built_datasets: list) -> None:
 
 
 def _check_lengths(config, dataset) -> None:
-    """Histories that the user has written; RecBole's own are never empty, and never too long."""
+    """Check histories supplied by the user; those that RecBole makes are never empty or too long."""
     field, most = config["ITEM_LIST_LENGTH_FIELD"], config["MAX_ITEM_LIST_LENGTH"]
     if config["benchmark_filename"] is None or field not in dataset.inter_feat:
         return
@@ -46,7 +46,7 @@ def _check_rows(config, dataset, parts: dict) -> None:
         return
     rows = dataset.inter_feat[dataset.uid_field]
     most = int(rows.bincount().max()) if len(rows) else 0
-    most += config["MODEL_TYPE"] == ModelType.SEQUENTIAL  # the first interaction has no history, and so no row
+    most += config["MODEL_TYPE"] == ModelType.SEQUENTIAL  # the first interaction has no history, hence no row
     said = (
         f"eval_args: split={split!r} leaves no rows for {' and '.join(empty)}: "
         f"no user of {dataset.dataset_name} has more than {most} interactions."
@@ -57,7 +57,7 @@ def _check_rows(config, dataset, parts: dict) -> None:
 
 
 def _check_topk(config, dataset, parts: dict) -> None:
-    """Without as many items RecBole would end in `selected index k out of range`."""
+    """Check that there are enough items; otherwise RecBole ends in `selected index k out of range`."""
     if not any(map(at_k, config["metrics"])):
         return
     most, items = max(config["topk"]), dataset.item_num - 1

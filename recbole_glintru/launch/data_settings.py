@@ -1,7 +1,7 @@
-"""What is wrong with the settings that say which data are read: their types, and those of data split beforehand."""
+"""Checks of the settings that say which data are read: their types, and those for data that are already split."""
 
 COLUMNS = {"load_col": "{'inter': ['user_id', 'item_id']}", "unload_col": "{'inter': ['rating']}"}
-DICTIONARIES = {  # each with an example
+DICTIONARIES = {  # with an example of each
     **COLUMNS,
     "unused_col": "{'inter': ['rating']}",
     "seq_len": "{'genre': 5}",
@@ -18,10 +18,10 @@ PARTS = ["train", "valid", "test"]
 
 
 def check(config) -> None:
-    """See that dictionaries and lists are such, that the columns can be told, and that histories have items.
+    """Check the types of dictionaries and lists, which columns are loaded, and how histories refer to items.
 
     Raises:
-        ValueError: it is not so; the message names the key.
+        ValueError: a check fails; the message names the key.
     """
     for key, example in DICTIONARIES.items():
         if config[key] is not None and not isinstance(config[key], dict):
@@ -35,7 +35,7 @@ def check(config) -> None:
 
 
 def history_field(config) -> str:
-    """The column of the histories in data that are split beforehand."""
+    """The column of the histories in data that are already split."""
     return f"{config['ITEM_ID_FIELD']}{config['LIST_SUFFIX']}"
 
 
@@ -44,7 +44,7 @@ def _names(value) -> bool:
 
 
 def _check_columns(config) -> None:
-    """RecBole reads the letters of a string as columns, and refuses both keys for one file while it reads it."""
+    """Refuse a string, whose letters RecBole would read as columns, and both keys for one file."""
     loaded, left_out = (config[key] or {} for key in COLUMNS)
     for key, example in COLUMNS.items():
         for columns in (config[key] or {}).values():
@@ -53,12 +53,12 @@ def _check_columns(config) -> None:
     for source in loaded.keys() & left_out.keys():
         if loaded[source] not in ("*", []) and left_out[source]:
             raise ValueError(
-                f"unload_col={left_out!r}: goes with no load_col={loaded!r}: both name columns of {source!r}."
+                f"unload_col={left_out!r}: cannot go with load_col={loaded!r}: both name columns of {source!r}."
             )
 
 
 def _check_parts(config) -> None:
-    """Without the alias the items of histories have numbers of their own, and a model learns of other items."""
+    """Require the alias: without it the items of histories get ids of their own, those of other items."""
     from recbole.utils import ModelType
 
     parts, aliases = config["benchmark_filename"], config["alias_of_item_id"]

@@ -1,13 +1,13 @@
-"""Filters of the data set that leave nothing of it."""
+"""Check for filters that leave nothing of the data set."""
 
 FILTERS = ("val_interval", "user_inter_num_interval", "item_inter_num_interval")
-BY_FEATURES = "filter_inter_by_user_or_item"  # on in RecBole's defaults, but without effect where there are no features
+BY_FEATURES = "filter_inter_by_user_or_item"  # on by default in RecBole, but without effect if there are no features
 
 
 def on_request(config, dataset) -> None:
-    """See that each file of the data set has rows left.
+    """Check that each file of the data set has rows left.
 
-    `additions.py` has it called, once the rows are filtered, where the settings say `check_data: True`.
+    `additions.py` calls this after the rows are filtered, if the settings say `check_data: True`.
 
     Raises:
         ValueError: one has none; the message names the filters.

@@ -1,4 +1,4 @@
-"""What `--help` says. It is read from files: neither PyTorch nor a model is imported for it."""
+"""The texts of `--help`. They are read from files: neither PyTorch nor a model is imported."""
 
 import ast
 import importlib
@@ -8,7 +8,7 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Optional
 
-import recbole  # light; its modules are not
+import recbole  # cheap, unlike its modules
 import yaml
 
 from recbole_glintru import plugin
@@ -17,27 +17,27 @@ from recbole_glintru.launch import protocol
 COMMAND = """\
 usage: {usage}
 
-Trains a model on a data set and evaluates it, by RecBole.
+Trains a model on a data set and evaluates it, with RecBole.
 
-  --model, -m      the model, {model} unless given; with --help: its settings
-  --dataset, -d    the data set, {dataset} unless given: DIR/<dataset>/<dataset>.inter with --data_path=DIR,
+  --model, -m      the model, {model} by default; with --help: its settings
+  --dataset, -d    the data set, {dataset} by default: DIR/<dataset>/<dataset>.inter with --data_path=DIR,
                    or RecBole's download of that name
-  --config_files   YAML files with settings, separated by blanks; a name with blanks is quoted in it
-  --protocol       the paper's protocol to apply, that of the data set unless given: none, or one of
+  --config_files   YAML files with settings, separated by blanks; quote a name with blanks inside the value
+  --protocol       the paper's protocol to apply, by default that of the data set: none, or one of
                    {protocols}
   --nproc, --ip, --port, --world_size, --group_offset
-                   training in several processes, as in RecBole; on CPUs where there are no GPUs
-  --process_timeout  seconds that one of them waits for another, 600 unless given
+                   training in several processes, as in RecBole; on CPUs if there are no GPUs
+  --process_timeout  seconds that one of them waits for another, 600 by default
   --key=value      any setting of RecBole (recbole.io/docs, "Config Settings") or of the model
   --accelerate     True: a sequential model of RecBole's encodes each distinct history once in evaluation, and
-                   batches are cut into groups of like length; same results, or an error that says why not
+                   batches are cut into groups of similar length; same results, or an error that says why not
   --length_groups  these groups: True, False, measured, or their costs [group, step]; GLINTRU needs none
   --compact_evaluation
                    False: RecBole's own loader in sampled evaluation; the same metrics, more slowly
-  --check_data     False: do not check the data set, once it is split, for what would end training or mean nothing
+  --check_data     False: do not check the split data set for what would end training or make it worthless
   --data_on_device True: the training data stay on the GPU; same batches, same order
 
-The model's defaults, the protocol, the files, the command line: each is above the one before.
+The model's defaults, the protocol, the files, the command line: each overrides those before.
 
 Models added to RecBole:
 {added}
@@ -63,10 +63,10 @@ def command_help(usage: str, model: str, dataset: str) -> str:
 
 
 def model_help(model: str, applied: Optional[str]) -> str:
-    """The settings of a model, as its own YAML has them, and what the protocol `applied` puts above them.
+    """The settings of a model, from its own YAML, and those that the protocol `applied` overrides.
 
     Raises:
-        ValueError: there is no such model; the message has the nearest names.
+        ValueError: there is no such model; the message lists the nearest names.
     """
     if model not in plugin.model_names():
         raise ValueError(plugin.unknown_model_message(model))
@@ -78,13 +78,13 @@ def model_help(model: str, applied: Optional[str]) -> str:
     described = first_line(entry) if entry else "one of RecBole's own models"
     text = f"{model}: {described}\n\nIts settings, --key=value, and their defaults:\n\n{own}\n\n"
     if applied is None:
-        return text + f"With --dataset={' or '.join(protocol.files())}: what the protocol puts above them."
+        return text + f"With --dataset={' or '.join(protocol.files())}: also what the protocol overrides."
     above = yaml.safe_dump(protocol.settings(applied, model), sort_keys=False, default_flow_style=None)
-    return text + f"Above them, the protocol of {applied}:\n\n{textwrap.indent(above.rstrip(), '  ')}"
+    return text + f"The protocol of {applied} overrides:\n\n{textwrap.indent(above.rstrip(), '  ')}"
 
 
 def first_line(entry: EntryPoint) -> str:
-    """The first line of a model's docstring, read from its source; empty where there is none."""
+    """The first line of a model's docstring, read from its source; empty if there is none."""
     module, _, name = entry.value.partition(":")
     package, *inside = module.split(".")
     spec = importlib.util.find_spec(package)

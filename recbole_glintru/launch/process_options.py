@@ -1,21 +1,21 @@
-"""The options that say how many processes there are and where they meet: what is wrong with them, told beforehand.
+"""The options for several processes, how many and where they connect, checked before the run.
 
-RecBole starts `nproc` processes on this host, the ranks from `group_offset` on of `world_size` in all; without
-`world_size` there are no others. They meet at `ip`, the host of rank 0, on `port`.
+RecBole starts `nproc` processes on this host, the ranks from `group_offset` on of `world_size` in total; without
+`world_size` there are no others. They connect to `ip`, the host of rank 0, on `port`.
 """
 
 import socket
 
 from recbole_glintru.compat.processes import uses_gpus
 
-PORT = 5678  # RecBole's; several hosts must agree on it before anything can be said
+PORT = 5678  # RecBole's default; several hosts must know it before they can communicate
 
 
 def check(options) -> None:
-    """See that the numbers go together.
+    """Check that the numbers are consistent.
 
     Raises:
-        ValueError: they do not; the message names the option.
+        ValueError: they are not; the message names the option.
     """
     if options.nproc < 1:
         raise ValueError(f"--nproc={options.nproc}: must be at least 1.")
@@ -32,7 +32,7 @@ def check(options) -> None:
 
 
 def port(options, settings) -> str:
-    """The port on which the processes meet: the user's; else a free one, or RecBole's own for several hosts.
+    """The port on which the processes connect: the user's, else a free one, or RecBole's default for several hosts.
 
     Args:
         settings: RecBole's `Config`.
@@ -56,6 +56,6 @@ def port(options, settings) -> str:
 
 def _listen(number: int) -> int:
     with socket.socket() as listening:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a run that has just ended is not in the way
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # even if a run has just ended there
         listening.bind(("", number))
         return listening.getsockname()[1]

@@ -1,7 +1,7 @@
 """The paper's protocol for a data set, `properties/dataset/<dataset>.yaml`, as RecBole's configuration files.
 
-Such a file is flat, in RecBole's keys, except for `models`: model name -> settings for that model alone,
-above the others. Importing the package applies none of it; the command lines do, below the user's own settings.
+Such a file is flat, in RecBole's keys, except for `models`: model name -> settings for that model alone, which override
+the others. Importing the package does not apply it; the command lines do, and the user's own settings override it.
 """
 
 import contextlib
@@ -22,14 +22,14 @@ def files() -> dict[str, Path]:
 
 
 def settings(name: str, model: str) -> dict[str, Any]:
-    """The protocol `name` for one model: its settings for all models, and above them those for this one."""
+    """The protocol `name` for one model: its settings for all models, overridden by those for this one."""
     merged = yaml.safe_load(files()[name].read_text(encoding="utf-8"))
     merged.update(merged.pop("models").get(model, {}))
     return merged
 
 
 def under(given: Mapping[str, Any], merged: dict[str, Any]) -> dict[str, Any]:
-    """The protocol's settings below the user's: its columns have the names that are `given`, or are not said."""
+    """The protocol's settings below the user's: its columns are renamed as `given`, or dropped for `unload_col`."""
     columns = merged.pop("load_col", None)
     if columns is not None and given.get("unload_col") in (None, "None"):
         merged["load_col"] = columns_under(columns, given)
@@ -37,10 +37,10 @@ def under(given: Mapping[str, Any], merged: dict[str, Any]) -> dict[str, Any]:
 
 
 def choose(wanted: Optional[str], dataset: str) -> Optional[str]:
-    """The protocol to apply: the one of the data set, if it has one, unless another or "none" is wanted.
+    """The protocol to apply: that of the data set, if any, unless another or "none" is wanted.
 
     Raises:
-        ValueError: there is no protocol of the wanted name.
+        ValueError: there is no protocol of that name.
     """
     if wanted is None:
         return dataset if dataset in files() else None
@@ -51,9 +51,9 @@ def choose(wanted: Optional[str], dataset: str) -> Optional[str]:
 
 @contextlib.contextmanager
 def as_config_files(name: Optional[str], model: str, given: Optional[Mapping[str, Any]] = None) -> Iterator[list[str]]:
-    """The configuration files, one or none, that hold the protocol; they are gone after the block.
+    """The configuration files, one or none, that contain the protocol; they are removed after the block.
 
-    `given` are the user's settings above it: columns have their names there.
+    `given` are the user's settings above it, with the names of columns.
     """
     if name is None:
         yield []

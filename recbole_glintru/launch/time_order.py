@@ -1,4 +1,4 @@
-"""Whether RecBole's order of a user's interactions is that of their times, which it holds as float32."""
+"""Check that RecBole's order of a user's interactions is that of their times, which it stores as float32."""
 
 import logging
 
@@ -6,19 +6,19 @@ import numpy as np
 
 from recbole_glintru.launch.checks import sorts_by_time
 
-RARE = 0.005  # of the interactions: below what seeds differ by. Of ml-100k, as RecBole scales it, it is 0.004
-AS_PUBLISHED = ("ml-1m",)  # what is published of it, the paper too, has the order of the file within a step
+RARE = 0.005  # share of the interactions: below the differences between seeds. For ml-100k, as RecBole scales it: 0.004
+AS_PUBLISHED = ("ml-1m",)  # published results, including the paper's, use the order of the file within a step
 
 
 def warn(config, dataset) -> None:
-    """Warn where interactions are not where their times put them.
+    """Warn if interactions are out of the order of their times.
 
-    Float32 has steps, of 128 s for Unix timestamps of today. RecBole's sort is stable: within a step the order stays.
-    `additions.py` has it called where the settings say `check_data: True`.
+    Float32 has steps, of 128 s for current Unix timestamps. RecBole's sort is stable: within a step the order of the
+    file is kept. `additions.py` calls this if the settings say `check_data: True`.
 
     Args:
-        dataset: not split yet: until then RecBole has the times, filtered and scaled, as float64; or, as one of the
-            `numerical_features`, as lists, of which nothing is said.
+        dataset: not split yet: until then RecBole has the times, filtered and scaled, as float64; if they are one of
+            the `numerical_features`, they are lists, which are not checked.
     """
     field, rows = dataset.time_field, dataset.inter_feat
     if not sorts_by_time(config) or config["dataset"] in AS_PUBLISHED or rows[field].dtype != float:
@@ -30,7 +30,7 @@ def warn(config, dataset) -> None:
     if len(wrong) <= RARE * len(rows):
         return
     logging.getLogger().warning(
-        f"TIME_FIELD={field!r}: RecBole holds times as float32, here in steps of {np.spacing(held[wrong]).max():g}, "
+        f"TIME_FIELD={field!r}: RecBole stores times as float32, here in steps of {np.spacing(held[wrong]).max():g}, "
         f"and keeps the order of the file within a step: {len(wrong)} of {len(rows)} interactions of "
-        f"{dataset.dataset_name} are out of the order of time. Sort the file by time."
+        f"{dataset.dataset_name} are not in the order of time. Sort the file by time."
     )

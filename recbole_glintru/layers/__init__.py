@@ -1,1 +1,1 @@
-"""Pieces of the papers: one module a piece, with the number of its equation."""
+"""Building blocks of the models; those from a paper say which one, and which equation they implement."""

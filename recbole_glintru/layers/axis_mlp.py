@@ -1,4 +1,4 @@
-"""A two-layer MLP along one axis of a tensor: what the mixers of MLP4Rec and SMLP4Rec are made of."""
+"""A two-layer MLP along one axis of a tensor, of which the mixers of MLP4Rec and SMLP4Rec are made."""
 
 from typing import Union
 
@@ -12,13 +12,15 @@ from recbole_glintru.ops.inner_layer import inner_layer
 class AxisMLP(nn.Module):
     """dropout(dropout(GELU(u W_1 + b_1)) W_2 + b_2) for every vector u along an axis of x.
 
-    An axis may have fewer than s entries: they are the first ones, those behind them count as zeros, and nothing is
-    computed there.
+    That of MLP4Rec's mixers (arXiv:2204.11510), with biases, and of SMLP4Rec's (doi 10.1145/3637871), without.
+
+    An axis may have fewer than s entries: they are the first ones, and those after them count as zeros, for which
+    nothing is computed.
 
     Args:
         size: s, the length of the axis.
         inner_size: width between the two linear layers.
-        dropout_prob: dropout behind the activation and on the output.
+        dropout_prob: dropout after the activation and on the output.
         bias: whether to have b_1 and b_2.
     """
 
@@ -42,7 +44,7 @@ class AxisMLP(nn.Module):
         Args:
             x: `[B, ...]` with up to s entries along `axis`, which is not the first one.
             axis: counted from the front.
-            index: the entry: one for all rows, or `[B] int64`, one a row.
+            index: the entry, one for all rows or, as `[B] int64`, one per row.
 
         Returns:
             x's shape without `axis`.

@@ -13,7 +13,7 @@ ACTIVATIONS = {"silu": F.silu, "relu": F.relu, "sigmoid": torch.sigmoid, "elu": 
 
 
 class SelectiveGate(nn.Module):
-    """activation(delta_1(C)) W_Omega + b_Omega, eq. 9: what of the recurrent states is let through.
+    """activation(delta_1(C)) W_Omega + b_Omega, eq. 9: how much of the recurrent states passes.
 
     Args:
         hidden_size: d.
@@ -35,17 +35,17 @@ class SelectiveGate(nn.Module):
 
 
 class DenseSelectiveGRU(nn.Module):
-    """Y = TemporalConv(gate(C) * Phi(GRU(C))) with C = TemporalConv(X W_0 + b_0).
+    """Y = TemporalConv(gate(C) * Phi(GRU(C))) with C = TemporalConv(X W_0 + b_0), eq. 5 to 9.
 
     Args:
         hidden_size: d.
         kernel_size: odd width of both convolutions.
-        use_temporal_conv: without it both convolutions are the identity.
+        use_temporal_conv: if False, both convolutions are the identity.
         gru_layers: stacked GRU layers.
         gru_bias: whether the GRU has biases; eq. 1 has them, the published code has none.
         gate_reduction, gate_activation, gate_dropout_prob: see `SelectiveGate`.
-        mask_padding: whether the last item is the last position of its history's row in the layout; in the published
-            code padding follows, and the second convolution reads it.
+        mask_padding: whether the last item is the last position of its history in the layout; in the published code
+            padding follows, and the second convolution reads it.
     """
 
     def __init__(
@@ -86,11 +86,11 @@ class DenseSelectiveGRU(nn.Module):
         return self.output_conv(self._gated(c, self.gru(c, layout)), layout)
 
     def at_last(self, c: Tensor, layout: Layout, last: Tensor) -> Tensor:
-        """The expert's output at one position of each history: behind the recurrence only what it needs is computed.
+        """The expert's output at one position of each history; after the recurrence only what it needs is computed.
 
         Args:
             c: `[*P, d]`, C of eq. 5.
-            layout: where those positions are.
+            layout: the layout of those positions.
             last: `[B] int64`, the position of the last item.
 
         Returns:

@@ -6,7 +6,7 @@ from recbole_glintru.ops.dropout import dropout
 
 
 class Dropout(nn.Dropout):
-    """`torch.nn.Dropout`, faster on a CPU: see `ops/dropout.py`."""
+    """`torch.nn.Dropout`, faster on a CPU (see `ops/dropout.py`)."""
 
     def forward(self, x: Tensor) -> Tensor:
         """`[...]` -> `[...]`."""

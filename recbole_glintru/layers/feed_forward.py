@@ -1,4 +1,4 @@
-"""The position-wise feed-forward network of Transformer-like models, with its residual and LayerNorm."""
+"""The position-wise feed-forward network of the Transformer (arXiv:1706.03762, eq. 2), with residual and LayerNorm."""
 
 from typing import Optional
 
@@ -12,15 +12,15 @@ ACTIVATIONS = {"gelu": F.gelu, "relu": F.relu, "swish": F.silu, "tanh": torch.ta
 
 
 class FeedForward(nn.Module):
-    """LayerNorm(dropout(W_2 dropout(activation(W_1 x))) + x), each position by itself.
+    """LayerNorm(dropout(W_2 dropout(activation(W_1 x))) + x), for each position separately.
 
     Args:
         hidden_size: d.
         inner_size: width between the two linear layers.
         activation: one of `ACTIVATIONS`; gelu is the exact form, with erf.
         dropout_prob: dropout before the residual.
-        layer_norm_eps: epsilon of the LayerNorm; None leaves it out, for models that have theirs in front.
-        inner_dropout_prob: dropout behind the activation; SASRec and LinRec have none there.
+        layer_norm_eps: epsilon of the LayerNorm; None for none, in models that have it before the layer.
+        inner_dropout_prob: dropout after the activation; SASRec and LinRec have none there.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The two gates behind the experts of GLINT-RU (eq. 11 and 12)."""
+"""The two gates after the experts of GLINT-RU (eq. 11 and 12)."""
 
 from typing import Optional
 
@@ -11,12 +11,12 @@ from recbole_glintru.layers.dropout import Dropout
 class DataAwareGate(nn.Module):
     """Z = GELU(delta_2(X)) * M, eq. 11: the block's input decides how much of the mixed experts passes.
 
-    The published code adds a linear layer and dropout behind the product.
+    The published code adds a linear layer and dropout after the product.
 
     Args:
         hidden_size: d.
         dropout_prob: dropout on the output.
-        output_linear: whether to have the published linear layer.
+        output_linear: whether to include the published linear layer.
     """
 
     def __init__(self, hidden_size: int, dropout_prob: float, output_linear: bool = True):

@@ -18,7 +18,7 @@ from recbole_glintru.ops.layouts.packed import Packed
 
 
 class AttentionExpert(nn.Module):
-    """The attention expert A' of eq. 2; `output_block` adds what is published: linear, dropout, residual, LayerNorm."""
+    """The attention expert A' of eq. 2; `output_block` adds the published linear, dropout, residual and LayerNorm."""
 
     def __init__(
         self,
@@ -63,10 +63,10 @@ class ExpertMixing(nn.Module):
 
 
 class ExpertInputs(NamedTuple):
-    """What the experts begin with, at some positions P or of all items; None where there is no such expert.
+    """The experts' inputs, at some positions P or for all items; None if there is no such expert.
 
     Attributes:
-        convolved: `[*P, d]`, C of eq. 5; of all items, `[k * V + 1, d]` (`item_tables.tap_table`).
+        convolved: `[*P, d]`, C of eq. 5; for all items, `[k * V + 1, d]` (`item_tables.tap_table`).
         key, value: `[*P, h, d/h]` or `[V, h, d/h]`.
     """
 
@@ -78,7 +78,7 @@ class ExpertInputs(NamedTuple):
 class GLINTRUBlock(nn.Module):
     """One layer of GLINT-RU: two experts (eq. 2, 5 to 9), their mixture (10), data-aware gate (11), gated MLP (12).
 
-    A part that is switched off has no parameters: without one expert there is no mixture either.
+    A part that is switched off has no parameters; without one expert there is no mixture either.
     """
 
     def __init__(self, config):
@@ -129,7 +129,7 @@ class GLINTRUBlock(nn.Module):
             if not share_block_norm:
                 self.mlp_norm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
         self.compile_tail = settings.switch(config, "compile_tail")
-        self._compiled_tail = CompiledForOneShape(GLINTRUBlock._behind_experts)
+        self._compiled_tail = CompiledForOneShape(GLINTRUBlock._after_experts)
 
     def forward(self, x: Tensor, layout: Layout) -> Tensor:
         """The block at every position: `[*P, d]` -> `[*P, d]`."""
@@ -138,17 +138,17 @@ class GLINTRUBlock(nn.Module):
             recurrent = self.recurrent_expert(self.recurrent_expert.convolved(x, layout), layout)
         if self.attention_expert is not None:
             attention = self.attention_expert(x, layout)
-        return self._behind_experts(x, recurrent, attention)
+        return self._after_experts(x, recurrent, attention)
 
     def input_layers(self) -> Iterator[nn.Module]:
-        """The layers that make the experts' inputs."""
+        """The layers that compute the experts' inputs."""
         if self.recurrent_expert is not None:
             yield from (self.recurrent_expert.input_projection, self.recurrent_expert.input_conv)
         if self.attention_expert is not None:
             yield from (self.attention_expert.attention.key, self.attention_expert.attention.value)
 
     def expert_inputs(self, x: Tensor, layout: Layout) -> ExpertInputs:
-        """Of the block's input at every position, `[*P, d]`."""
+        """The experts' inputs, from the block's input at every position, `[*P, d]`."""
         convolved, key, value = None, None, None
         if self.recurrent_expert is not None:
             convolved = self.recurrent_expert.convolved(x, layout)
@@ -157,7 +157,7 @@ class GLINTRUBlock(nn.Module):
         return ExpertInputs(convolved, key, value)
 
     def item_tables(self, items: Tensor) -> ExpertInputs:
-        """Of all items, `[V, d]`: what `look_up` finds the inputs of a history in."""
+        """The tables for all items, `[V, d]`, in which `look_up` finds the inputs of a history."""
         convolved, key, value = None, None, None
         if self.recurrent_expert is not None:
             convolved = self.recurrent_expert.item_table(items)
@@ -166,12 +166,12 @@ class GLINTRUBlock(nn.Module):
         return ExpertInputs(convolved, key, value)
 
     def item_tables_bytes(self, items: Tensor) -> int:
-        """The size of `item_tables` and of a copy of the items."""
+        """The size of `item_tables` plus that of a copy of the items."""
         taps = 0 if self.recurrent_expert is None else self.recurrent_expert.input_conv.kernel_size[0]
         return items.numel() * items.element_size() * (1 + taps + (0 if self.attention_expert is None else 2))
 
     def look_up(self, tables: ExpertInputs, items: Tensor, layout: Packed) -> ExpertInputs:
-        """`expert_inputs` of embedded items, `[N] int64`: each is a linear function of an item, or a sum of k."""
+        """`expert_inputs` of the embedded items, `[N] int64`: each is a linear function of an item, or a sum of k."""
         convolved, key, value = tables
         if convolved is not None:
             convolved = convolve_items(layout, items, convolved, self.recurrent_expert.input_conv.kernel_size[0])
@@ -180,12 +180,12 @@ class GLINTRUBlock(nn.Module):
         return ExpertInputs(convolved, key, value)
 
     def at_last(self, x_last: Tensor, inputs: ExpertInputs, layout: Layout, last: Tensor) -> Tensor:
-        """The block at the last item alone, which is all that is read of the topmost one.
+        """The block at the last item alone: nothing else is read of the topmost block.
 
         Args:
             x_last: `[B, d]`, the block's input there, in the layout's order.
-            inputs: of all positions.
-            layout: where those are.
+            inputs: at all positions.
+            layout: the layout of those.
             last: `[B] int64`, the position of the last item, in the layout's order.
 
         Returns:
@@ -196,12 +196,12 @@ class GLINTRUBlock(nn.Module):
             recurrent = self.recurrent_expert.at_last(inputs.convolved, layout, last)
         if self.attention_expert is not None:
             attention = self.attention_expert.at_query(inputs.key, inputs.value, layout, x_last)
-        # In evaluation the number of distinct histories is another one in every batch.
+        # In evaluation the number of distinct histories varies from batch to batch.
         compiled = self.compile_tail and self.training
-        tail = self._compiled_tail if compiled else GLINTRUBlock._behind_experts
+        tail = self._compiled_tail if compiled else GLINTRUBlock._after_experts
         return tail(self, x_last, recurrent, attention)
 
-    def _behind_experts(self, x: Tensor, recurrent: Optional[Tensor], attention: Optional[Tensor]) -> Tensor:
+    def _after_experts(self, x: Tensor, recurrent: Optional[Tensor], attention: Optional[Tensor]) -> Tensor:
         """The block's input and the experts' outputs at some positions, `[..., d]` each -> `[..., d]`."""
         if recurrent is None or attention is None:
             mixed = attention if recurrent is None else recurrent

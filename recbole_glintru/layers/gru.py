@@ -15,15 +15,15 @@ from recbole_glintru.ops.tracing import is_compiling, is_traced
 
 
 class GRU(nn.Module):
-    """`torch.nn.GRU` with its parameters and its results, which computes no padding in a packed layout.
+    """`torch.nn.GRU`, with the same parameters and results, that computes no padding in a packed layout (eq. 1).
 
-    Not a subclass of it: `torch.compile` refuses those. Under autocast its states are float32 all the same, for
-    rounding errors of half precision add up over the steps; on a GPU the factors of products follow autocast, where
-    the package's kernels can be used (`ops/gru/triton_guard.py`).
+    Not a subclass of it, because `torch.compile` refuses those. Under autocast its states stay float32: rounding errors
+    of half precision would add up over the steps. On a GPU the factors of products follow autocast if the package's
+    kernels can be used (`ops/gru/triton_guard.py`).
 
     Args:
-        hidden_size: d, of the inputs too.
-        num_layers: stacked layers.
+        hidden_size: d, also that of the inputs.
+        num_layers: the number of stacked layers.
         bias: whether there are `bias_ih` and `bias_hh`.
     """
 
@@ -35,12 +35,12 @@ class GRU(nn.Module):
 
     @property
     def all_weights(self) -> list[list[nn.Parameter]]:
-        """Of each layer: `weight_ih`, `weight_hh`, and with biases `bias_ih`, `bias_hh`."""
+        """For each layer: `weight_ih`, `weight_hh` and, with biases, `bias_ih`, `bias_hh`."""
         names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")[: 4 if self.bias else 2]
         return [[getattr(self, f"{name}_l{layer}") for name in names] for layer in range(self.num_layers)]
 
     def forward(self, x: Tensor, layout: Layout) -> Tensor:
-        """The states of the last layer: x `[*P, d]` -> `[*P, d]`; what stands in the padding means nothing."""
+        """The states of the last layer: x `[*P, d]` -> `[*P, d]`; undefined in the padding."""
         if not is_traced():
             dtype = tensor_cores.product_type(x)
             if gru_guard.are_usable(x.device, dtype, self.weight_hh_l0.shape[1], self.bias):
@@ -56,7 +56,7 @@ class GRU(nn.Module):
             for weights in self.all_weights:
                 if isinstance(layout, Packed):
                     x = packed_gru(x, layout.counts, *weights)
-                else:  # the compiler knows no torch.gru
+                else:  # the compiler does not support torch.gru
                     x = gru_reference(x, layout.lengths, *weights)
             return x
 
@@ -65,11 +65,11 @@ class GRU(nn.Module):
 
         Args:
             x: `[*P, d]`.
-            layout: where those positions are.
+            layout: the layout of those positions.
             positions: `[B, T] int64`.
 
         Returns:
-            `[B, T, d]` each; for a position that the history does not have it means nothing.
+            `[B, T, d]` each; undefined for a position that the history does not have.
         """
         if self.num_layers > 1 or not isinstance(layout, Packed):
             return layout.at(self(x, layout), positions), layout.at(x, positions)
@@ -80,7 +80,7 @@ class GRU(nn.Module):
             return states.unflatten(0, positions.shape), inputs.unflatten(0, positions.shape)
 
     def _whole(self, x: Tensor) -> Tensor:
-        """All positions `[B, L, d]`, by PyTorch: cuDNN on a GPU."""
+        """All positions `[B, L, d]`, by PyTorch (cuDNN on a GPU)."""
         start = x.new_zeros(self.num_layers, len(x), x.shape[-1])
         weights = [weight for layer in self.all_weights for weight in layer]
         options = (self.bias, self.num_layers, 0.0, self.training, False, True)

@@ -1,4 +1,4 @@
-"""Embeddings of what is known of an item besides its id: genre, brand, year, the words of a title."""
+"""Embeddings of item features (genre, brand, year, words of a title), for MLP4Rec and SMLP4Rec."""
 
 import logging
 from pathlib import Path
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from recbole_glintru import settings
 
 POSITIONS, FEATURES, CHANNELS = 1, 2, 3  # the axes of a batch of histories with features, `[B, L, F, d]`
-ITEM = 0  # where an item's own vector stands among its fields
+ITEM = 0  # the index of an item's own vector among its fields
 POOLING_MODES = ("mean", "sum", "max")
 PUBLISHED_NAMES = (
     (
@@ -27,16 +27,16 @@ class ItemFeatures(nn.Module):
 
     A single-valued feature (token) has a vector for each value. A multi-valued one (token_seq) has the mean,
     sum or maximum of its values' vectors; a number is a factor on a learned vector. An item without any value
-    in a token_seq field has the zero vector there, under every pooling. (RecBole's layer gives -1e9 under
-    `max`, which the LayerNorm behind it turns into rounding noise.)
+    in a token_seq field has the zero vector there, with every pooling. (RecBole's layer gives -1e9 for `max`,
+    which the following LayerNorm turns into rounding noise.)
 
-    The values are read from the data set once; they move with the module and are no part of its `state_dict`.
+    The values are read from the data set once; they move with the module but are not part of its `state_dict`.
 
     Args:
-        config: has `selected_features`, the names of fields of the data set's item file (a warning says what is lost
-            without any), `optional_features`, those of them that are left out, with a warning, where there is no such
-            field, and `pooling_mode`.
-        dataset: as RecBole builds it.
+        config: has `selected_features`, names of fields of the data set's item file (without any, a warning says what
+            is lost); `optional_features`, those of them to leave out, with a warning, if there is no such field; and
+            `pooling_mode`.
+        dataset: RecBole's data set.
         hidden_size: d.
 
     Attributes:
@@ -45,7 +45,7 @@ class ItemFeatures(nn.Module):
         n_fields: F, the item's own vector included.
 
     Raises:
-        ValueError: a setting is wrong, or the data set has no such feature, or one that cannot be embedded.
+        ValueError: a setting is wrong, or the data set has no such feature or cannot embed it.
     """
 
     def __init__(self, config, dataset, hidden_size: int):
@@ -57,14 +57,14 @@ class ItemFeatures(nn.Module):
         self.n_fields = 1 + len(self.names)
         if not self.names:
             logging.getLogger().warning(
-                "selected_features=[]: an item is its id alone (F = 1): nothing is mixed across features, and the "
-                "paper's results, which use some, are not to be expected."
+                "selected_features=[]: an item is its id alone (F = 1): nothing is mixed across features, so do not "
+                "expect the paper's results, which use some."
             )
         values = dataset.get_item_feature()
         self.n_items = dataset.num(config["ITEM_ID_FIELD"])
 
         self.token_embedding = self.float_embedding = None
-        if tokens:  # one table for all: the values of each field lie behind those of the fields before it
+        if tokens:  # one table for all: the values of each field follow those of the fields before it
             sizes = [dataset.num(field) for field in tokens]
             rows = torch.stack([values[field] for field in tokens], dim=1)  # [V, fields]
             self._remember("token_rows", rows + _offsets(sizes))
@@ -72,7 +72,7 @@ class ItemFeatures(nn.Module):
         self.token_seq_embedding = nn.ModuleList(nn.Embedding(dataset.num(f), hidden_size) for f in token_seqs)
         for number, field in enumerate(token_seqs):
             self._remember(f"token_seq_{number}", values[field])
-        if numbers:  # RecBole keeps a number as a pair (factor, row): a bucket has factor 1 and its own row
+        if numbers:  # RecBole stores a number as a pair (factor, row): a bucket has factor 1 and its own row
             sizes = [dataset.num(field) for field in numbers]
             pairs = torch.stack([values[field] for field in numbers], dim=1)  # [V, fields, 2]
             self._remember("numeric_factors", pairs[..., :1])
@@ -83,7 +83,7 @@ class ItemFeatures(nn.Module):
         self.register_buffer(name, values.clone(), persistent=False)
 
     def forward(self, items: Tensor, vectors: Tensor) -> Tensor:
-        """Put the features' vectors behind the items' own.
+        """Append the features' vectors to the items' own.
 
         Args:
             items: `[...] int64`.
@@ -98,7 +98,7 @@ class ItemFeatures(nn.Module):
     def _features(self, items: Tensor) -> Tensor:
         if items.numel() < self.n_items:
             return self._embed(items)
-        # A batch with more positions than there are items: pooling is what costs, so pool each item once.
+        # With more positions than items, pool each item once, because pooling is what costs time.
         every = self._embed(torch.arange(self.n_items, device=items.device))
         return F.embedding(items, every.flatten(1)).unflatten(-1, every.shape[1:])
 
@@ -116,7 +116,7 @@ class ItemFeatures(nn.Module):
 
 
 def pool(x: Tensor, mask: Tensor, mode: str) -> Tensor:
-    """Valid vectors as one, zeros for none: x `[..., S, d]`, mask `[..., S] bool` -> `[..., d]`."""
+    """Pool the valid vectors, zeros if there are none: x `[..., S, d]`, mask `[..., S] bool` -> `[..., d]`."""
     mask = mask.unsqueeze(-1)
     if mode == "max":
         return x.masked_fill(~mask, -torch.inf).max(dim=-2).values.masked_fill(~mask.any(dim=-2), 0)
@@ -124,20 +124,20 @@ def pool(x: Tensor, mask: Tensor, mode: str) -> Tensor:
     return total if mode == "sum" else total / mask.sum(dim=-2).clamp(min=1)
 
 
-# --------------------------------------------------------------------------------------- which fields to take
+# --------------------------------------------------------------------------------------- which fields to use
 
 _KINDS = (FeatureType.TOKEN, FeatureType.TOKEN_SEQ, FeatureType.FLOAT)
 
 
 def _selected(config, dataset) -> dict[FeatureType, list[str]]:
-    """The fields of `selected_features` by their type."""
+    """The fields of `selected_features`, by type."""
     names, optional = _names(config, "selected_features"), _names(config, "optional_features")
     if len(set(names)) < len(names):
         raise ValueError(f"selected_features={names!r}: must name each feature once.")
     features = [name for name in dataset.get_item_feature().columns if name != config["ITEM_ID_FIELD"]]
     absent = [name for name in names if name in optional and name not in features]
     if absent:
-        without = f"selected_features={names!r}: goes without {', '.join(absent)}."
+        without = f"selected_features={names!r}: leaves out {', '.join(absent)}."
         logging.getLogger().warning(f"{without} {_there_are(features, config)}")
     fields = {kind: [] for kind in _KINDS}
     for name in names:

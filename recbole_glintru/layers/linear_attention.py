@@ -1,4 +1,4 @@
-"""L2-normalised linear attention (LinRec, and the attention expert of GLINT-RU, eq. 2)."""
+"""L2-normalised linear attention (LinRec, arXiv:2411.01537, and the attention expert of GLINT-RU, eq. 2)."""
 
 import math
 
@@ -32,9 +32,9 @@ class LinearAttention(nn.Module):
         self.value = nn.Linear(hidden_size, hidden_size)
 
     def forward(self, x: Tensor, layout: Layout) -> Tensor:
-        """Every position asks, and sees every position of its history: `[*P, d]` -> `[*P, d]`.
+        """Every position is a query and sees every position of its history: `[*P, d]` -> `[*P, d]`.
 
-        Float32 under autocast: the sum over positions loses too much in half precision.
+        Float32 under autocast, because the sum over positions loses too much in half precision.
         """
         query, key, value = (self._heads(linear, x) for linear in (self.query, self.key, self.value))
         with float32_region(x):
@@ -51,12 +51,12 @@ class LinearAttention(nn.Module):
         return self._heads(self.key, x), self._heads(self.value, x)
 
     def at_query(self, key: Tensor, value: Tensor, layout: Layout, queries: Tensor) -> Tensor:
-        """One query a history, which sees every position of it.
+        """One query per history, which sees every position of it.
 
         Args:
             key, value: `[*P, h, d/h]`, of `keys_and_values`.
-            layout: where those positions are.
-            queries: `[B, d]`, the states that ask, in the layout's order.
+            layout: the layout of those positions.
+            queries: `[B, d]`, the states of the queries, in the layout's order.
 
         Returns:
             `[B, d]`, in float32 under autocast.
@@ -79,5 +79,5 @@ def _unit(x: Tensor) -> Tensor:
 def _sequence_norm(squares: Tensor, lengths: Tensor) -> Tensor:
     """sqrt(n) times the norm of each channel over the n positions, from the sum of its squares, `[B, ...]`."""
     lengths = lengths.to(squares.dtype).reshape(-1, *(1 for _ in squares.shape[1:]))
-    # The floor comes first: the root of zero has no gradient.
+    # The floor comes first, because the root has no gradient at zero.
     return squares.clamp(min=NORM_FLOOR**2).sqrt() * lengths.sqrt()

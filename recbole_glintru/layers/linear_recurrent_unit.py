@@ -9,15 +9,15 @@ from torch import Tensor, nn
 from recbole_glintru.ops.linear_recurrence import last_state, linear_recurrence
 from recbole_glintru.ops.precision import at_least_float32, float32_region
 
-SMALLEST_DECAY, GREATEST_DECAY = 0.8, 0.99  # magnitudes at the start
+SMALLEST_DECAY, GREATEST_DECAY = 0.8, 0.99  # initial magnitudes
 
 
 class LinearRecurrentUnit(nn.Module):
     """Re(W_C s_t + b_C) with s_t = lambda * s_{t-1} + gamma * (W_B x_t + b_B), where lambda and s are complex.
 
-    x and the output are real, so that the complex layers are real ones here: their 2D channels are the real and the
-    imaginary part of each of the D channels of the state, in turns. The imaginary part of b_C, which nothing reads,
-    is left out.
+    x and the output are real, so the complex layers are implemented as real ones: their 2D channels alternate between
+    the real and the imaginary part of the D channels of the state. The imaginary part of b_C is left out, because
+    nothing reads it.
 
     Args:
         hidden_size: d.
@@ -33,7 +33,7 @@ class LinearRecurrentUnit(nn.Module):
 
     @torch.no_grad()
     def reset_decay(self) -> None:
-        """Draw lambda evenly from a ring of the complex plane; gamma keeps the states at the inputs' size."""
+        """Draw lambda uniformly from a ring of the complex plane; gamma keeps the states at the scale of the inputs."""
         radius, angle = torch.rand(2, self.log_parameters.shape[1])
         squared = radius * (GREATEST_DECAY**2 - SMALLEST_DECAY**2) + SMALLEST_DECAY**2  # |lambda|^2
         nu, theta, gamma = -0.5 * squared.log(), 2 * math.pi * angle, (1 - squared).sqrt()
@@ -47,9 +47,9 @@ class LinearRecurrentUnit(nn.Module):
         return self.output(torch.view_as_real(states).flatten(-2))
 
     def at_last(self, x: Tensor, last: Tensor) -> Tensor:
-        """The output at one position a row, without the states before it: x `[B, L, d]`, last `[B]` -> `[B, d]`."""
+        """The output at one position per row, without the states before it: x `[B, L, d]`, last `[B]` -> `[B, d]`."""
         length = x.shape[1]
-        position = last.unsqueeze(1) - torch.arange(length - 1, -1, -1, device=x.device)  # ends at last
+        position = last.unsqueeze(1) - torch.arange(length - 1, -1, -1, device=x.device)  # the last column is `last`
         row = torch.arange(len(x), device=x.device).unsqueeze(1) * length
         shifted = x.flatten(0, 1).index_select(0, (row + position.clamp(min=0)).flatten()).view_as(x)
         decay, driven = self._drive(shifted)
@@ -61,6 +61,6 @@ class LinearRecurrentUnit(nn.Module):
     def _drive(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """lambda `[D]`, complex, and what drives the recurrence, `[B, L, D, 2]` with real and imaginary parts last."""
         nu, theta, gamma = self.log_parameters.exp()
-        gamma = gamma.repeat_interleave(2)  # into the weights, which are smaller than the sequence
+        gamma = gamma.repeat_interleave(2)  # applied to the weights, which are smaller than the sequence
         driven = F.linear(x, self.input.weight * gamma.unsqueeze(1), self.input.bias * gamma)
         return torch.polar(torch.exp(-nu), theta), at_least_float32(driven).unflatten(-1, (-1, 2))

@@ -1,4 +1,4 @@
-"""The Mamba block (Gu and Dao, arXiv:2312.00752), with the parameters of `mamba_ssm.Mamba` and without that package."""
+"""The Mamba block (Gu and Dao, arXiv:2312.00752), with the parameters of `mamba_ssm.Mamba` but without that package."""
 
 import math
 from typing import Optional
@@ -12,21 +12,23 @@ from recbole_glintru.ops.precision import at_least_float32
 from recbole_glintru.ops.scan import mamba_guard
 from recbole_glintru.ops.scan.selective_scan import selective_scan, selective_scan_last
 
-STEP_RANGE = (1e-3, 1e-1)  # of the step sizes at the start
+STEP_RANGE = (1e-3, 1e-1)  # of the initial step sizes
 STEP_FLOOR = 1e-4
 CHANNELS_PER_RANK = 16  # the step sizes are computed through d/16 numbers
-KERNEL_WIDTHS = (2, 3, 4)  # that causal-conv1d has
+KERNEL_WIDTHS = (2, 3, 4)  # supported by causal-conv1d
 
 
 class Mamba(nn.Module):
-    """Gate and inputs from one projection, a short causal convolution, a selective scan, a projection back.
+    """Gate z and inputs from one projection, a short causal convolution, a selective scan, a projection back.
 
-    Names and shapes of the parameters are those of `mamba_ssm.Mamba` with its default options: a `state_dict` of the
-    one loads into the other. Causal, so that padding on the right reaches no real position.
+    The scan is s_t = exp(delta_t A) * s_{t-1} + (delta_t u_t) B_t, y_t = C_t s_t + D u_t; its output is y * SiLU(z).
+
+    Names and shapes of the parameters are those of `mamba_ssm.Mamba` with its default options: a `state_dict` of
+    one loads into the other. Causal, so padding on the right affects no real position.
 
     Args:
         hidden_size: d.
-        d_state: N, states a channel.
+        d_state: N, states per channel.
         d_conv: k, width of the convolution.
         expand: the scan has D = expand * d channels.
         scan_backend: one of `ops.scan.selective_scan.BACKENDS`.
@@ -38,7 +40,7 @@ class Mamba(nn.Module):
         super().__init__()
         channels, rank = expand * hidden_size, math.ceil(hidden_size / CHANNELS_PER_RANK)
         self.scan_backend = scan_backend
-        self.widths = (rank, d_state, d_state)  # of what the step sizes come from, of B, of C
+        self.widths = (rank, d_state, d_state)  # of the input of the step sizes, of B, of C
         self.in_proj = nn.Linear(hidden_size, 2 * channels, bias=False)
         self.conv1d = nn.Conv1d(channels, channels, d_conv, groups=channels, padding=d_conv - 1)
         self.x_proj = nn.Linear(channels, sum(self.widths), bias=False)
@@ -57,10 +59,10 @@ class Mamba(nn.Module):
 
         Args:
             x: `[B, L, d]`.
-            lengths: `[B] int64`, from 1 to L: the scan need not go on behind. None for L.
+            lengths: `[B] int64`, from 1 to L: the scan may stop there. None for L.
 
         Returns:
-            `[B, L, d]`; what stands behind a row's length means nothing.
+            `[B, L, d]`; undefined after a row's length.
         """
         u, z = self.in_proj(x).transpose(1, 2).chunk(2, dim=1)  # [B, D, L] each
         u = self._convolve(u)
@@ -81,7 +83,7 @@ class Mamba(nn.Module):
         return self.out_proj(y.transpose(1, 2))
 
     def at_last(self, x: Tensor, last: Tensor) -> Tensor:
-        """The block at one position a row: every state up to there, and the rest of the block for it alone.
+        """The block at one position per row: computes the states up to there, and the rest of the block for it alone.
 
         Args:
             x: `[B, L, d]`.

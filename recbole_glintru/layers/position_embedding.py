@@ -1,14 +1,14 @@
-"""Learned embeddings of the positions of a history."""
+"""Learned embeddings of the positions of a history, as in LinRec (arXiv:2411.01537) and SSE-PT (arXiv:1908.05435)."""
 
 import torch
 from torch import Tensor, nn
 
 
 class PositionEmbedding(nn.Embedding):
-    """One vector a position; position 0 is the oldest item of a right-padded history.
+    """One vector per position; position 0 is the oldest item of a right-padded history.
 
     Args:
-        length: the greatest L, `MAX_ITEM_LIST_LENGTH`.
+        length: the largest L, `MAX_ITEM_LIST_LENGTH`.
         hidden_size: d.
     """
 
@@ -19,7 +19,7 @@ class PositionEmbedding(nn.Embedding):
         """The vectors of the positions 0 to length-1: `[length, d]`.
 
         Raises:
-            ValueError: there are fewer positions than that.
+            ValueError: there are fewer positions than `length`.
         """
         if length > self.num_embeddings:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Learned filter over the frequencies of a sequence (FMLP-Rec, eq. 3 and 4)."""
+"""Learned filter over the frequencies of a sequence (FMLP-Rec, arXiv:2202.13556, eq. 3 and 4)."""
 
 import torch
 from torch import Tensor, nn
@@ -7,10 +7,10 @@ from recbole_glintru.ops.precision import at_least_float32, float32_region
 
 
 class SpectralFilter(nn.Module):
-    """irfft(W * rfft(X)) along the positions: each channel is convolved, circularly, with a learned sequence.
+    """irfft(W * rfft(X)) along the positions: each channel undergoes a circular convolution with a learned sequence.
 
     Args:
-        length: L; the filter belongs to this length.
+        length: L, for which alone the filter is defined.
         hidden_size: d.
     """
 
@@ -21,7 +21,7 @@ class SpectralFilter(nn.Module):
         nn.init.normal_(self.complex_weight, std=0.02)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[B, L, d]` -> `[B, L, d]`, in float32 under autocast: there is no transform in half precision."""
+        """`[B, L, d]` -> `[B, L, d]`, in float32 under autocast, because there is no transform in half precision."""
         with float32_region(x):
             spectrum = torch.fft.rfft(at_least_float32(x), dim=1, norm="ortho")
             return torch.fft.irfft(spectrum * self._weight(), n=self.length, dim=1, norm="ortho")
@@ -30,7 +30,7 @@ class SpectralFilter(nn.Module):
         """The output at position L-1 alone: `[B, L, d]` -> `[B, d]`.
 
         The product of spectra is the circular convolution with the filter's own inverse transform; at one
-        position that is a weighted sum over the input's positions, and the input needs no transform.
+        position that is a weighted sum over the input's positions, so the input needs no transform.
         """
         with float32_region(x):
             kernel = torch.fft.irfft(self._weight(), n=self.length, dim=1)  # [1, L, d]

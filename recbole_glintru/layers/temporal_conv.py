@@ -9,7 +9,7 @@ from recbole_glintru.ops.layouts.choice import Layout
 
 
 class TemporalConv(nn.Conv1d):
-    """Centred convolution over the positions, all channels mixed, zeros outside the sequence.
+    """Centred convolution over the positions that mixes all channels, with zeros outside the sequence.
 
     Args:
         hidden_size: d.
@@ -20,11 +20,11 @@ class TemporalConv(nn.Conv1d):
         super().__init__(hidden_size, hidden_size, kernel_size, padding=kernel_size // 2)
 
     def forward(self, x: Tensor, layout: Layout) -> Tensor:
-        """`[*P, d]` -> `[*P, d]`; the padding counts as zeros, and what comes out there means nothing."""
+        """`[*P, d]` -> `[*P, d]`; the padding counts as zeros, and its outputs are undefined."""
         return layout.convolve(x, self._taps(), self._biases())
 
     def after_linear(self, linear: nn.Linear, x: Tensor, layout: Layout) -> Tensor:
-        """`forward(linear(x), layout)` as one product: both are linear, so that their weights are multiplied first."""
+        """`forward(linear(x), layout)` as one product: both are linear, so their weights are multiplied first."""
         return layout.convolve(x, *self._merged(linear))
 
     def item_table(self, linear: nn.Linear, items: Tensor) -> Tensor:
@@ -39,7 +39,7 @@ class TemporalConv(nn.Conv1d):
         return self.weight.permute(2, 0, 1)  # [k, out, in]
 
     def _biases(self) -> Tensor:
-        """Of each tap, `[k, out]`: the bias at the middle one, which always meets a position."""
+        """The bias of each tap, `[k, out]`: all of it at the middle one, which always meets a position."""
         reach = self.kernel_size[0] // 2
         return F.pad(self.bias.unsqueeze(0), (0, 0, reach, reach))
 
@@ -60,7 +60,7 @@ class TemporalConv(nn.Conv1d):
 
 
 class NoTemporalConv(nn.Module):
-    """The identity in the place of a `TemporalConv`, for the ablation without temporal convolution."""
+    """The identity instead of a `TemporalConv`, for the ablation without temporal convolution."""
 
     kernel_size = (1,)
 
@@ -87,7 +87,7 @@ def window_before(last: Tensor, kernel_size: int, past_only: bool) -> Tensor:
     Args:
         last: `[B] int64`.
         kernel_size: odd k.
-        past_only: leave out the positions after `last`, when they are known to hold zeros.
+        past_only: leave out the positions after `last`, if they are known to be zeros.
 
     Returns:
         `[B, T] int64`, T = (k+1)/2 or k; positions may lie outside the sequence.

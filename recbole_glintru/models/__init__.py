@@ -1,1 +1,1 @@
-"""The models, one file each, named as RecBole names its own: class `GLINTRU` in `glintru.py`."""
+"""The models, one file each, named like RecBole's own: class `GLINTRU` in `glintru.py`."""

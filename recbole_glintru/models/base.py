@@ -1,4 +1,4 @@
-"""What every model of the package shares: a history goes in, the state that predicts its next item comes out."""
+"""The base of every model of the package: it encodes a history into the state that predicts its next item."""
 
 import copy
 from typing import Optional
@@ -19,22 +19,22 @@ from recbole_glintru.ops.precision import at_least_float32
 
 
 class NextItemRecommender(SequentialRecommender):
-    """Base of the models: a subclass implements `encode` and builds its layers; everything else is here.
+    """Base of the models: a subclass builds its layers and implements `encode`; everything else is here.
 
     The score of an item is the dot product of its embedding with the encoded state. `predict` and `full_sort_predict`
     are RecBole's sampled and full-ranking scores, `calculate_loss` its training loss.
 
     Parameters are float32 or float64. Half precision is that of autocast (RecBole's `enable_amp`), which keeps norms
-    and long sums in float32; a model whose parameters are cast to it is not supported.
+    and long sums in float32; casting the parameters of a model to half precision is not supported.
 
     Attributes:
-        losses: the values of `loss_type` that the model can be trained with, and what each needs in a batch.
+        losses: the values of `loss_type` that the model supports, and what each needs in a batch.
         length_invariant: whether a state depends on the history alone and not on how far it is padded. Batches of
-            such a model are cut to their longest history, or into groups of like length, which changes no result.
-        packs_histories: whether `encode` computes no padding by itself, so that groups of like length save nothing.
+            such a model are cut to their longest history, or into groups of similar length, which changes no result.
+        packs_histories: whether `encode` itself skips padding, so that groups of similar length save nothing.
         published_names: regular expressions and replacements that, applied in order, turn a parameter name of the
             authors' published code into the name here (`recbole_glintru.published`).
-        published_settings: what the authors' code calls a setting -> its name here.
+        published_settings: the name of a setting in the authors' code -> its name here.
     """
 
     losses = {"CE": InputType.POINTWISE, "BPR": InputType.PAIRWISE}
@@ -51,7 +51,7 @@ class NextItemRecommender(SequentialRecommender):
         self.length_groups = settings.length_groups(config)
         self.item_embedding = nn.Embedding(self.n_items, self.hidden_size, padding_idx=0)
 
-    # ------------------------------------------------------------------------------------- what a model implements
+    # ------------------------------------------------------------------------------ to be implemented by a model
 
     def encode(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
         """The state at the last item of each history.
@@ -65,14 +65,14 @@ class NextItemRecommender(SequentialRecommender):
         """
         raise NotImplementedError(f"{type(self).__name__} does not implement encode")
 
-    # ------------------------------------------------------------------- what a model with more than items overrides
+    # ----------------------------------------------------------------- to be overridden by a model with more than items
 
     def history(self, interaction) -> tuple[Tensor, ...]:
-        """What `encode` takes of a batch of RecBole: tensors of B rows, `item_seq` and its length first."""
+        """The arguments of `encode` from a batch of RecBole: tensors of B rows, `item_seq` and its length first."""
         return interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]
 
     def score_items(self, state: Tensor, items: Tensor) -> Tensor:
-        """Scores of one item a row: state `[B, d]`, items `[B]` -> `[B]`."""
+        """Scores of one item per row: state `[B, d]`, items `[B]` -> `[B]`."""
         return (state * self.item_embedding(items)).sum(dim=-1)
 
     def score_all_items(self, state: Tensor) -> Tensor:
@@ -80,23 +80,23 @@ class NextItemRecommender(SequentialRecommender):
         return F.linear(state, *self.catalogue())
 
     def catalogue(self) -> tuple[Tensor, Optional[Tensor]]:
-        """What a state is multiplied with for its scores, `[V, d]`, and what is added to them, `[V]` or None."""
+        """The matrix that a state is multiplied with for its scores, `[V, d]`, and their biases, `[V]` or None."""
         return self.item_embedding.weight, None
 
     @staticmethod
     def convert_published(name: str, tensor: Tensor) -> Tensor:
-        """A parameter of the published code, in the shape and type that the parameter `name` has here."""
+        """A parameter of the published code, converted to the shape and type of the parameter `name` here."""
         return tensor
 
     # --------------------------------------------------------------------------------------------- RecBole's methods
 
     def forward(self, item_seq: Tensor, item_seq_len: Tensor, *context: Tensor) -> Tensor:
-        """`encode`, on no more columns than the batch, or a group of rows of like length, needs.
+        """`encode`, on only as many columns as the batch, or a group of rows of similar length, needs.
 
         Args:
             item_seq: `[B, L] int64`, right-padded with 0.
             item_seq_len: `[B] int64`, each from 1 to L.
-            context: what else `history` returns, `[B, ...]` each.
+            context: the other tensors that `history` returns, `[B, ...]` each.
 
         Returns:
             `[B, d]`.
@@ -119,7 +119,7 @@ class NextItemRecommender(SequentialRecommender):
         """The training loss of a batch, a scalar.
 
         CE is the softmax cross-entropy over all V columns, the padding column included; the others compare the target
-        with one sampled negative. CE and BPR are RecBole's, so that figures compare with its own models.
+        with one sampled negative. CE and BPR are RecBole's, so that results are comparable with its own models.
         """
         state = self(*self.history(interaction))
         if self.loss_type == "CE":
@@ -128,9 +128,9 @@ class NextItemRecommender(SequentialRecommender):
         return self.pairwise_loss(*(at_least_float32(self.score_items(state, interaction[field])) for field in fields))
 
     def pairwise_loss(self, target: Tensor, negative: Tensor) -> Tensor:
-        """What the scores of targets and of negatives, `[B]` each, come to, a scalar.
+        """The loss, a scalar, from the scores of targets and of negatives, `[B]` each.
 
-        BPR is the mean of -log(1e-10 + sigmoid(target - negative)), BCE of the two binary cross-entropies' sum.
+        BPR is the mean of -log(1e-10 + sigmoid(target - negative)), BCE that of the sum of two binary cross-entropies.
         """
         if self.loss_type == "BCE":
             return (F.softplus(-target) + F.softplus(negative)).mean()
@@ -139,7 +139,7 @@ class NextItemRecommender(SequentialRecommender):
     def predict(self, interaction) -> Tensor:
         """Scores of the pairs (history, item) of a batch: `[B]`.
 
-        RecBole's sampled evaluation sends each history once for every candidate; it is encoded once.
+        RecBole's sampled evaluation repeats each history for every candidate; here it is encoded once.
         """
         history = self.history(interaction)
         first, inverse = distinct_rows(history)
@@ -152,16 +152,15 @@ class NextItemRecommender(SequentialRecommender):
 
     @torch.no_grad()
     def multiply_adds(self, interaction) -> float:
-        """How many multiply-adds `predict` spends on matrix products for a batch: RecBole's "FLOPs".
+        """The number of multiply-adds of `predict` in matrix products for a batch: RecBole's "FLOPs".
 
-        Counted at the products themselves and not, as RecBole does it, at the modules: those that are merged, or
-        computed at one position alone, would be counted as if they were not. Counted on the CPU, for the kernels of a
-        GPU do not show theirs.
+        Counted at the products themselves, not at the modules as in RecBole: merged modules, and those computed at one
+        position alone, would be counted in full. Counted on the CPU, because GPU kernels hide their products.
         """
         model = copy.deepcopy(self).cpu().eval()
         for part in model.modules():
             if hasattr(part, "scan_backend"):
-                part.scan_backend = "torch"  # what is asked for may be for GPUs alone
+                part.scan_backend = "torch"  # the configured one may need a GPU
         with CountMultiplyAdds() as counter:
             model.predict(interaction.to("cpu"))
         return float(counter.total)

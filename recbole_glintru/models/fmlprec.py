@@ -1,4 +1,4 @@
-"""FMLP-Rec: learned filters in the frequency domain in place of self-attention."""
+"""FMLP-Rec: learned filters in the frequency domain instead of self-attention."""
 
 from typing import Optional
 
@@ -22,8 +22,8 @@ class FilterBlock(nn.Module):
     Args:
         length: L.
         hidden_size: d.
-        inner_size, hidden_act: of the feed-forward network.
-        dropout_prob: dropout behind the filter and behind the feed-forward network.
+        inner_size, hidden_act: those of the feed-forward network.
+        dropout_prob: dropout after the filter and after the feed-forward network.
         layer_norm_eps: epsilon of both LayerNorms.
     """
 
@@ -58,15 +58,14 @@ class FMLPRec(NextItemRecommender):
 
     What differs from the published code, and why:
 
-    * Histories come right-padded from RecBole and are shifted here to end at the last position, as they do in
-      the published data: the positions' embeddings and the filter count from that end.
+    * RecBole's histories are padded on the right and are shifted here to end at the last position, as in the
+      published data: the position embeddings and the filter count from that end.
     * The loss is RecBole's softmax over all items (`CE`) unless `loss_type` is `BCE`, the authors' own.
-    * `mask_padding: True` takes padding out of what the filters read. The published code lets it in, and so
-      does the default: the filter spans all L positions, so that a state depends on `MAX_ITEM_LIST_LENGTH`
-      either way.
-    * In the last block only the last position is computed. Nothing changes by it.
+    * `mask_padding: True` hides padding from the filters. The published code does not, nor does the default:
+      the filter spans all L positions, so a state depends on `MAX_ITEM_LIST_LENGTH` either way.
+    * In the last block only the last position is computed, which does not change the results.
 
-    As published, all filters start with the same numbers. The model has weights for one length.
+    As published, all filters start with the same values. The weights are for a single length.
 
     Settings: see `properties/model/FMLPRec.yaml`.
     """
@@ -120,7 +119,7 @@ class FMLPRec(NextItemRecommender):
         """The state at the last item: `[B, L] int64`, `[B] int64` -> `[B, d]`.
 
         Raises:
-            ValueError: L is greater than `MAX_ITEM_LIST_LENGTH`; a smaller L is padded up to it.
+            ValueError: L is greater than `MAX_ITEM_LIST_LENGTH`; a smaller L is padded to it.
         """
         item_seq, mask = align_right(widen(item_seq, self.length), item_seq_len), None
         if self.mask_padding:
@@ -134,7 +133,7 @@ class FMLPRec(NextItemRecommender):
         return top.at_end(x, mask)
 
     def pairwise_loss(self, target: Tensor, negative: Tensor) -> Tensor:
-        """As in the base; BCE is the published one, with a floor below its logarithms."""
+        """As in the base class; BCE is the published one, with a floor inside its logarithms."""
         if self.loss_type != "BCE":
             return super().pairwise_loss(target, negative)
         gain = torch.log(torch.sigmoid(target) + BCE_FLOOR) + torch.log(1 - torch.sigmoid(negative) + BCE_FLOOR)

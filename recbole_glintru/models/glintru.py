@@ -19,20 +19,20 @@ from recbole_glintru.ops.precision import is_autocast
 
 
 class GLINTRU(NextItemRecommender):
-    """GLINT-RU (KDD 2025, arXiv:2406.10244): a dense selective GRU and linear attention, mixed, behind two gates.
+    """GLINT-RU (KDD 2025, arXiv:2406.10244): a dense selective GRU and linear attention, mixed, then two gates.
 
     What differs from the published code, and why:
 
-    * Padding is masked (`mask_padding`). The published code lets it into the key-value sums and the convolutions, so
-      that a user's scores depend on `MAX_ITEM_LIST_LENGTH`; here they are those of the history alone.
-      `mask_padding: False` gives the published numbers.
-    * A key or query of zero length is zero instead of NaN, and the padding row of the item table starts at zero
-      (`pad_row_init`), which matters for the softmax's padding column and, with `mask_padding: False`, for the first
-      block's LayerNorm: of a vector that is exactly zero its gradient is a million times too large, so that a stack of
-      blocks is to start from the random row of the published code.
-    * Only the last position is computed behind the recurrence, for nothing else is read. Nothing changes by it.
+    * Padding is masked (`mask_padding`). The published code includes it in the key-value sums and the convolutions, so
+      a user's scores depend on `MAX_ITEM_LIST_LENGTH`; here they depend on the history alone. `mask_padding: False`
+      gives the published numbers.
+    * A normalised key or query of zero length is zero instead of NaN, and the padding row of the item table starts at
+      zero (`pad_row_init`). That matters for the softmax's padding column and, with `mask_padding: False`, for the
+      first block's LayerNorm, whose gradient at a vector of exact zeros is a million times too large; a stack of blocks
+      should then start from the random row of the published code.
+    * After the recurrence only the last position is computed, because nothing else is read. The results are the same.
     * Whole blocks can be stacked (`n_layers`, appendix D); the published code has no such switch. All GRU layers of a
-      block are initialised alike; there only the first one was.
+      block are initialised in the same way; in the published code only the first is.
 
     Settings: see `properties/model/GLINTRU.yaml`.
     """
@@ -75,7 +75,7 @@ class GLINTRU(NextItemRecommender):
             if n_layers > 1 and not self.length_invariant:
                 warnings.warn(
                     f"pad_row_init='zero' with mask_padding=False and n_layers={n_layers}: the first gradients are "
-                    "orders of magnitude too large. pad_row_init='random' is the published start.",
+                    "orders of magnitude too large. pad_row_init='random' is the published initialisation.",
                     stacklevel=2,
                 )
 
@@ -103,14 +103,14 @@ class GLINTRU(NextItemRecommender):
         if tables is not None:
             x_last = self.item_embedding(layout.at(items, last.unsqueeze(1)).squeeze(1))
             return layout.restore(top.at_last(x_last, top.look_up(tables, items, layout), layout, last))
-        x = self.embedding_dropout(self.item_embedding(items))  # eq. 3, 4: no positions
+        x = self.embedding_dropout(self.item_embedding(items))  # eq. 3, 4: no position embedding
         for block in below:
             x = block(x, layout)
         x_last = layout.at(x, last.unsqueeze(1)).squeeze(1)
         return layout.restore(top.at_last(x_last, top.expert_inputs(x, layout), layout, last))
 
     def _tables_of(self, items: Tensor, layout: Layout) -> Optional[ExpertInputs]:
-        """In evaluation on a CPU, the tables of all items, where reading them costs less than what is in them."""
+        """In evaluation on a CPU, the tables of all items, if using them costs less than computing their contents."""
         if self.training or self.embedding_dropout.training or torch.is_grad_enabled():
             self._item_tables.forget()
             return None

@@ -14,7 +14,7 @@ from recbole_glintru.ops.layouts.padded import Padded
 
 
 class LinRecBlock(nn.Module):
-    """Linear attention with its output layer, then the feed-forward network; a residual and a LayerNorm behind each."""
+    """Linear attention with its output layer, then the feed-forward network; a residual and a LayerNorm after each."""
 
     def __init__(self, config):
         super().__init__()
@@ -39,15 +39,15 @@ class LinRecBlock(nn.Module):
 
     def forward(self, x: Tensor, layout: Layout) -> Tensor:
         """Every position: `[*P, d]` -> `[*P, d]`."""
-        return self._behind_attention(self.attention(x, layout), x)
+        return self._after_attention(self.attention(x, layout), x)
 
     def at_last(self, x: Tensor, layout: Layout, last: Tensor) -> Tensor:
-        """The last item of each history alone: x `[*P, d]`, last `[B] int64` -> `[B, d]`."""
+        """Only the last item of each history: x `[*P, d]`, last `[B] int64` -> `[B, d]`."""
         queries = layout.at(x, last.unsqueeze(1)).squeeze(1)
         key, value = self.attention.keys_and_values(x)
-        return self._behind_attention(self.attention.at_query(key, value, layout, queries), queries)
+        return self._after_attention(self.attention.at_query(key, value, layout, queries), queries)
 
-    def _behind_attention(self, context: Tensor, queries: Tensor) -> Tensor:
+    def _after_attention(self, context: Tensor, queries: Tensor) -> Tensor:
         context = self.attention_dropout(self.attention_output(context))
         return self.feed_forward(self.attention_norm(context + queries))
 
@@ -55,15 +55,15 @@ class LinRecBlock(nn.Module):
 class LinRec(NextItemRecommender):
     """LinRec: Linear Attention Mechanism for Long-term Sequential Recommender Systems (SIGIR 2023, arXiv:2411.01537).
 
-    SASRec's Transformer with linear attention in it. What differs from the published code, and why:
+    SASRec's Transformer with linear attention. What differs from the published code, and why:
 
-    * Padding is masked (`mask_padding`). The published code computes an attention mask and ignores it, so that a
-      user's scores depend on `MAX_ITEM_LIST_LENGTH`; here they are those of the history alone.
-      `mask_padding: False` gives the published numbers. Neither is causal: every item sees the whole history.
-    * `key_norm: sequence` normalises the keys over the sequence, as the paper writes it. The published code, and the
-      default, normalise each key by itself.
-    * There is no `attn_dropout_prob`: the published code reads it and applies none.
-    * In the last block only the last position asks. Nothing changes by it.
+    * Padding is masked (`mask_padding`). The published code computes an attention mask but ignores it, so a user's
+      scores depend on `MAX_ITEM_LIST_LENGTH`; here they depend on the history alone. `mask_padding: False` gives the
+      published numbers. Neither is causal: every item sees the whole history.
+    * `key_norm: sequence` normalises the keys over the sequence, as in the paper. The published code and the
+      default normalise each key separately.
+    * There is no `attn_dropout_prob`: the published code reads it but does not apply it.
+    * In the last block only the last position is a query, which does not change the results.
 
     Settings: see `properties/model/LinRec.yaml`.
     """

@@ -14,7 +14,7 @@ from recbole_glintru.ops.histories.positions import at_position, trim, valid_pos
 
 
 class LRURecBlock(nn.Module):
-    """A linear recurrent unit, then the feed-forward network; dropout, a residual and a LayerNorm behind each."""
+    """A linear recurrent unit, then the feed-forward network; dropout, a residual and a LayerNorm after each."""
 
     def __init__(self, config):
         super().__init__()
@@ -50,15 +50,15 @@ class LRURec(NextItemRecommender):
 
     Scores are dot products plus a bias for each item. What differs from the published code, and why:
 
-    * Histories are padded on the right, behind everything that a causal recurrence reads, so that no mask is needed;
-      the published code pads on the left and cuts the recurrence there. The numbers are the same.
-    * The loss is that of the last position of each example (`CE`, `BPR`), as RecBole cuts a user's sequence into one
-      example for each target. `loss_type: CE_all` is the authors' own, which trains every position of a history to
+    * Histories are padded on the right, after everything that a causal recurrence reads, so no mask is needed; the
+      published code pads on the left and cuts the recurrence there. The numbers are the same.
+    * The loss is that of the last position of each example (`CE`, `BPR`), because RecBole cuts a user's sequence into
+      one example for each target. `loss_type: CE_all` is the authors' own, which trains every position of a history to
       predict its next item.
-    * Complex layers are kept as real ones of twice the width: they train in mixed precision and cast to float64.
-    * In the last block only the last position is computed, which needs no recurrence. Nothing changes by it.
-    * RecBole chooses the optimiser. `learner: adamw`, `weight_decay: 0.01` and `clip_grad_norm: {max_norm: 5.0}` come
-      near the authors', which spare biases and LayerNorms the decay.
+    * Complex layers are stored as real ones of twice the width: they train in mixed precision and cast to float64.
+    * In the last block only the last position is computed, which needs no recurrence. The results are the same.
+    * RecBole chooses the optimiser. `learner: adamw`, `weight_decay: 0.01` and `clip_grad_norm: {max_norm: 5.0}` are
+      close to the authors', who exempt biases and LayerNorms from the decay.
 
     Settings: see `properties/model/LRURec.yaml`.
     """
@@ -88,14 +88,14 @@ class LRURec(NextItemRecommender):
 
     @torch.no_grad()
     def _initialise(self, std: float) -> None:
-        """Truncated normal, weights and biases alike; LayerNorms and decays have their own."""
+        """Truncated normal for weights and biases; LayerNorms and decays have their own."""
         layers = [module for module in self.modules() if isinstance(module, (nn.Linear, nn.Embedding))]
         for parameter in [self.item_bias, *(p for layer in layers for p in layer.parameters())]:
             nn.init.trunc_normal_(parameter, a=-2, b=2).mul_(std)
 
     @staticmethod
     def convert_published(name: str, tensor: Tensor) -> Tensor:
-        """The published complex layers as real ones; see `LinearRecurrentUnit`."""
+        """Convert the published complex layers to real ones; see `LinearRecurrentUnit`."""
         if name.endswith(".recurrent_unit.input.weight"):
             return torch.view_as_real(tensor).transpose(1, 2).flatten(0, 1)  # [D, d] -> [2D, d]
         if name.endswith(".recurrent_unit.input.bias"):
@@ -125,7 +125,7 @@ class LRURec(NextItemRecommender):
         return self.input_norm(self.input_dropout(self.item_embedding(item_seq)))
 
     def score_items(self, state: Tensor, items: Tensor) -> Tensor:
-        """Scores of one item a row: state `[B, d]`, items `[B]` -> `[B]`."""
+        """Scores of one item per row: state `[B, d]`, items `[B]` -> `[B]`."""
         return super().score_items(state, items) + self.item_bias[items]
 
     def catalogue(self) -> tuple[Tensor, Tensor]:
@@ -135,8 +135,8 @@ class LRURec(NextItemRecommender):
     def calculate_loss(self, interaction) -> Tensor:
         """The training loss of a batch, a scalar.
 
-        CE_all is the published objective: the cross-entropy of CE at every item of each history against the item
-        after it, averaged over them all.
+        CE_all is the published objective: the cross-entropy of CE at every item of each history, with the item
+        after it as target, averaged over all.
         """
         if self.loss_type != "CE_all":
             return super().calculate_loss(interaction)

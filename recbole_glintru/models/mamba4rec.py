@@ -31,9 +31,9 @@ class MambaBlock(nn.Module):
     Args:
         mixer: a module with `forward(x, lengths)` and `at_last(x, last)`, as `Mamba` has them.
         hidden_size: d.
-        inner_size: of the feed-forward network.
+        inner_size: that of the feed-forward network.
         residual: whether the mixer's input is added to its output.
-        dropout_prob: dropout behind the mixer and inside and behind the feed-forward network.
+        dropout_prob: dropout after the mixer and inside and after the feed-forward network.
         layer_norm_eps: epsilon of both LayerNorms.
     """
 
@@ -57,13 +57,13 @@ class MambaBlock(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """x `[B, L, d]`, lengths `[B] int64` -> `[B, L, d]`."""
-        return self._behind_mixer(self.mixer(x, lengths), x)
+        return self._after_mixer(self.mixer(x, lengths), x)
 
     def at_last(self, x: Tensor, last: Tensor) -> Tensor:
-        """The output at one position a row: x `[B, L, d]`, last `[B] int64` -> `[B, d]`."""
-        return self._behind_mixer(self.mixer.at_last(x, last), at_position(x, last))
+        """The output at one position per row: x `[B, L, d]`, last `[B] int64` -> `[B, d]`."""
+        return self._after_mixer(self.mixer.at_last(x, last), at_position(x, last))
 
-    def _behind_mixer(self, mixed: Tensor, x: Tensor) -> Tensor:
+    def _after_mixer(self, mixed: Tensor, x: Tensor) -> Tensor:
         mixed = self.dropout(mixed)
         return self.feed_forward(self.norm(mixed + x if self.residual else mixed))
 
@@ -71,14 +71,14 @@ class MambaBlock(nn.Module):
 class Mamba4Rec(NextItemRecommender):
     """Mamba4Rec: Towards Efficient Sequential Recommendation with Selective State Space Models (arXiv:2403.03900).
 
-    Nothing differs from the published code's numbers. What differs otherwise, and why:
+    The numbers are those of the published code. What differs otherwise, and why:
 
-    * It runs without the package mamba-ssm, on a CPU too; with it on a GPU, its kernels are used (`scan_backend`).
-    * `mamba_init: upstream` leaves the Mamba blocks as their authors initialise them. The published code overwrites
-      that of the step sizes: they start at 0.69 in place of 0.001 to 0.1.
-    * In the last block only the last position is computed behind the recurrence, for nothing else is read.
+    * It runs without the package mamba-ssm, also on a CPU; with it, its kernels are used on a GPU (`scan_backend`).
+    * `mamba_init: upstream` keeps the initialisation of Mamba's authors. The published code overwrites that of the step
+      sizes: they start at 0.69 instead of 0.001 to 0.1.
+    * In the last block, after the recurrence, only the last position is computed, because nothing else is read.
 
-    As published, the residual around the Mamba block is there only where blocks are stacked.
+    As published, there is a residual around the Mamba block only if blocks are stacked.
 
     Settings: see `properties/model/Mamba4Rec.yaml`.
     """
@@ -112,11 +112,11 @@ class Mamba4Rec(NextItemRecommender):
         self._initialise(self)
 
     def make_mixer(self, config) -> nn.Module:
-        """What mixes the positions of one block."""
+        """The layer that mixes the positions in one block."""
         return make_mamba(config)
 
     def _initialise(self, module: nn.Module) -> None:
-        """As published, every linear layer and the items; convolutions, decay rates and skips stay as they are."""
+        """As published: every linear layer and the items, but not convolutions, decay rates and skips."""
         if isinstance(module, Mamba) and self._keep_mamba:
             return
         if isinstance(module, (nn.Linear, nn.Embedding)):

@@ -16,10 +16,10 @@ class Mixer(nn.Module):
     """X + MLP(LayerNorm(X)), the LayerNorm over the channels, the MLP along one axis.
 
     Args:
-        size: length of the axis.
+        size: the length of the axis.
         hidden_size: d.
         expansion: the MLP's inner width, as a multiple of `size`.
-        dropout_prob: dropout inside and behind the MLP.
+        dropout_prob: dropout inside and after the MLP.
     """
 
     def __init__(self, size: int, hidden_size: int, expansion: int, dropout_prob: float):
@@ -46,22 +46,22 @@ class MLP4Rec(NextItemRecommender):
 
     * The sequence mixer does not see padding (`mask_padding`); `mask_padding: False` gives the published
       numbers.
-    * A batch of one row works, as does a length or a width of one; the published squeeze takes them away.
+    * A batch of one row works, as does a length or a width of one; the published code squeezes them away.
     * Item features are embedded by `layers.item_features`, which gives zero for an item without a value;
-      there is no limit on their number, and none need be selected.
-    * All fields go through the mixers together instead of one by one, and in the last pass only what the
-      item's own vector at the last position needs is computed. Nothing changes by it.
+      their number is not limited, and may be zero.
+    * All fields go through the mixers together instead of one by one, and the last pass computes only what
+      the item's own vector at the last position needs. The results are the same.
 
-    As published, all passes share their mixers, and all fields the sequence and the channel mixer. The model
-    has weights for one length, `MAX_ITEM_LIST_LENGTH`, of which a shorter history uses the first ones: where
-    the padding is not seen it need not be computed.
+    As published, all passes share their mixers, and all fields share the sequence and the channel mixer. The
+    weights are for one length, `MAX_ITEM_LIST_LENGTH`, and a shorter history uses the first of them: padding
+    that is masked need not be computed.
 
     Settings: see `properties/model/MLP4Rec.yaml`.
     """
 
     published_names = (
         *PUBLISHED_NAMES,
-        # The published list `layers` repeats both of these mixers for every field.
+        # The published list `layers` repeats these two mixers for every field.
         (r"^layers\.\d*[02468]\.", "sequenceMixer."),
         (r"^layers\.\d*[13579]\.", "channelMixer."),
         (r"^(sequence|channel|feature)Mixer\.", r"\1_mixer."),
@@ -89,7 +89,7 @@ class MLP4Rec(NextItemRecommender):
         self._initialise(settings.number(config, "initializer_range"))
 
     def _initialise(self, std: float) -> None:
-        """Normal; the sequence and feature mixers, published as convolutions, keep PyTorch's default."""
+        """Normal; the sequence and feature mixers, convolutions in the published code, keep PyTorch's default."""
         for module in (*self.item_features.modules(), *self.channel_mixer.modules(), self.item_embedding):
             if isinstance(module, (nn.Linear, nn.Embedding)):
                 nn.init.normal_(module.weight, std=std)
@@ -100,8 +100,7 @@ class MLP4Rec(NextItemRecommender):
         """The state at the last item: `[B, L] int64`, `[B] int64` -> `[B, d]`.
 
         Raises:
-            ValueError: L is greater than `MAX_ITEM_LIST_LENGTH`; with `mask_padding: False` a smaller L is padded up to
-                it.
+            ValueError: L is greater than `MAX_ITEM_LIST_LENGTH`; a smaller L is padded to it if `mask_padding: False`.
         """
         last, mask = item_seq_len - 1, None
         if self.length_invariant:

@@ -17,22 +17,22 @@ from recbole_glintru.ops.precision import at_least_float32
 class RecMamba(NextItemRecommender):
     """Uncovering Selective State Space Model's Capabilities in Lifelong Sequential Recommendation (arXiv:2403.16371).
 
-    Items and positions into one Mamba block, and nothing else: no LayerNorm, no residual, no feed-forward network.
+    Items and positions go into one Mamba block; there is no LayerNorm, residual or feed-forward network.
 
     What differs from the published code, and why:
 
-    * Padding is behind the history in place of before it, where its embedding would run through every state. So
-      a state depends on the history alone, and short histories cost little. `left_padding: True` gives the
+    * Padding comes after the history instead of before it, where its embedding would affect every state. So a
+      state depends on the history alone, and short histories cost little. `left_padding: True` gives the
       published numbers.
     * Positions are counted from the end (`position_from_end`), which gives an item the published code's position.
       Counted from the start, the oldest item of every history has the first position.
-    * The loss is RecBole's softmax over all items (`CE`) unless `loss_type` says `BCE`, which is the authors' binary
-      cross-entropy with one sampled negative, at the target alone: RecBole trains on every prefix of a history, so
-      that each item is a target once. The authors sum over all positions of a history in one pass, with a negative at
-      each (`all_positions_loss`); a pair then weighs by its share of the batch.
-    * `hidden_size` is free; it was 64.
-    * `mamba_init: upstream` leaves the block as Mamba's authors initialise it. The published code overwrites its decay
-      rates too: all are about 1 in place of 1 to N.
+    * The loss is RecBole's softmax over all items (`CE`), unless `loss_type` is `BCE`: the authors' binary
+      cross-entropy with one sampled negative, at the target alone. RecBole trains on every prefix of a history, so
+      each item is a target once. The authors sum over all positions of a history in one pass, with a negative at each
+      (`all_positions_loss`); the weight of a pair is then its share of the batch.
+    * `hidden_size` is a setting; the published code fixes it at 64.
+    * `mamba_init: upstream` keeps the initialisation of Mamba's authors. The published code overwrites the decay rates
+      too: all are about 1 instead of 1 to N.
 
     Settings: see `properties/model/RecMamba.yaml`.
     """
@@ -70,13 +70,13 @@ class RecMamba(NextItemRecommender):
     def encode_all(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
         """The states at every position: `[B, L] int64`, `[B] int64` -> `[B, L, d]`.
 
-        The states of padding mean nothing; with `left_padding` there are `MAX_ITEM_LIST_LENGTH` positions and padding
-        stands first.
+        The states of padding are undefined; with `left_padding` there are `MAX_ITEM_LIST_LENGTH` positions, padding
+        first.
         """
         return self.mamba(*self._embed(item_seq, item_seq_len))
 
     def _embed(self, item_seq, item_seq_len):
-        """The inputs of Mamba `[B, L, d]` and how many of a row's positions it has to see `[B]`."""
+        """The inputs of Mamba `[B, L, d]` and the number of positions of each row that it has to read `[B]`."""
         padded = widen(item_seq, self.length)
         if self.left_padding:
             item_seq, item_seq_len = align_right(padded, item_seq_len), host_lengths.uniform(item_seq_len, self.length)
@@ -89,7 +89,7 @@ class RecMamba(NextItemRecommender):
     def all_positions_loss(self, states: Tensor, targets: Tensor, negatives: Tensor) -> Tensor:
         """The authors' own objective: binary cross-entropy at every position that has a target.
 
-        For training loops of one's own: no setting trains with it, as RecBole's batches have one target a row.
+        For custom training loops: no setting trains with it, because RecBole's batches have one target per row.
 
         Args:
             states: `[B, L, d]`, of `encode_all`.

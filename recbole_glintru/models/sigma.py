@@ -18,7 +18,7 @@ MIXING_START = (0.1, 0.1, 0.8)  # GRU, reversed, forward
 
 
 class GatedBidirectionalMamba(nn.Module):
-    """W_p (w_2 y + w_1 y' + w_0 q): Mamba of the history, Mamba of it partly reversed, both gated, and a GRU.
+    """W_p (w_2 y + w_1 y' + w_0 q): Mamba on the history, Mamba on it partly reversed, both gated, and a GRU.
 
     Args:
         config: the model's settings.
@@ -43,14 +43,14 @@ class GatedBidirectionalMamba(nn.Module):
         self.projection = nn.Linear(hidden_size, hidden_size)
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """Every position: x `[B, L, d]`, lengths `[B] int64` -> `[B, L, d]`; clean, padding means nothing."""
+        """Every position: x `[B, L, d]`, lengths `[B] int64` -> `[B, L, d]`; if clean, undefined for padding."""
         flipped = self._flip(x, lengths)
         seen = None if self.published else lengths.repeat(2)
         scanned = self.mamba(torch.cat([x, flipped]), seen)
         return self._mix(x, flipped, *scanned.chunk(2), self._recur(x, lengths))
 
     def at_last(self, x: Tensor, last: Tensor) -> Tensor:
-        """One position a row: x `[B, L, d]`, last `[B] int64`, the position of the last item -> `[B, d]`."""
+        """One position per row: x `[B, L, d]`, last `[B] int64`, the position of the last item -> `[B, d]`."""
         lengths = host_lengths.shifted(last, 1)
         flipped = self._flip(x, lengths)
         scanned = self.mamba.at_last(torch.cat([x, flipped]), host_lengths.concatenated([last, last]))
@@ -58,7 +58,7 @@ class GatedBidirectionalMamba(nn.Module):
         return self._mix(at_position(x, last), at_position(flipped, last), *scanned.chunk(2), recurrent)
 
     def _flip(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """x with the first positions of each row in reversed order."""
+        """x with the first positions of each row reversed."""
         positions = torch.arange(x.shape[1], device=x.device).unsqueeze(0)
         if self.published:
             flipped = torch.full_like(lengths, min(self.flip_prefix, x.shape[1]))
@@ -76,7 +76,7 @@ class GatedBidirectionalMamba(nn.Module):
     def _mix(self, x, flipped, y, y_flipped, recurrent):
         a, a_flipped = x + self.forward_gate_input(x), flipped + self.reversed_gate_input(flipped)
         gate = self._gate(a, a)
-        # The published code hands the other direction's finished gate to the sigmoid.
+        # The published code passes the other direction's finished gate to the sigmoid.
         gate_flipped = self._gate(a_flipped, gate if self.published else a_flipped)
         weights = self.mixing if self.published else self.mixing.softmax(dim=0)
         mixed = weights[2] * y * (1 + gate) + weights[1] * y_flipped * (1 + gate_flipped) + weights[0] * recurrent
@@ -90,18 +90,19 @@ class GatedBidirectionalMamba(nn.Module):
 class SIGMA(Mamba4Rec):
     """SIGMA: Selective Gated Mamba for Sequential Recommendation (AAAI 2025, arXiv:2408.11451).
 
-    Mamba4Rec with `GatedBidirectionalMamba` in the place of Mamba. What differs from the published code, and why
+    Mamba4Rec with `GatedBidirectionalMamba` instead of Mamba. What differs from the published code, and why
     (`semantics: published` gives its numbers):
 
     * The published code reverses a fixed number of positions (`flip_prefix`) of the padded row, which moves a short
-      history behind its padding. Here all but the last `keep_last` items of each history are reversed, as in the
-      paper.
-    * Padding is masked before the convolution, which looks one position ahead. With both, a state depends on the
+      history after its padding. Here all but the last `keep_last` items of each history are reversed, as in the paper.
+    * Padding is masked before the convolution, which looks one position ahead. With these two, a state depends on the
       history alone.
-    * The gate of the reversed direction is computed from that direction; there, half of it from the other's gate.
-    * The three parts are mixed by a softmax; there it is computed and thrown away. The start is the same.
-    * A convolution that the published code computes, throws away, and fails in where L differs from d, is not there.
-    * In the last block only the last position is computed behind the recurrences, for nothing else is read.
+    * The gate of the reversed direction is computed from that direction; in the published code half of it comes from
+      the other's gate.
+    * The three parts are mixed by a softmax; the published code computes it but does not use it. The initial mixture is
+      the same.
+    * A convolution whose result the published code discards, and which fails if L differs from d, is left out.
+    * In the last block, after the recurrences, only the last position is computed, because nothing else is read.
 
     As published, the output of the reversed direction is not reversed back.
 
@@ -125,5 +126,5 @@ class SIGMA(Mamba4Rec):
         self.length_invariant = settings.choice(config, "semantics", ("clean", "published")) == "clean"
 
     def make_mixer(self, config) -> nn.Module:
-        """What mixes the positions of one block."""
+        """The layer that mixes the positions in one block."""
         return GatedBidirectionalMamba(config)

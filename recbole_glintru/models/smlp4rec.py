@@ -16,11 +16,11 @@ class ParallelMixer(nn.Module):
     """MLP over the features + MLP over the positions + MLP over the channels, of LayerNorm(X); no residual.
 
     Args:
-        length: the most positions.
+        length: the largest number of positions.
         n_fields: F, the item id and its features.
         hidden_size: d.
-        expansion: inner width of each MLP, as a multiple of its axis.
-        dropout_prob: dropout inside and behind each MLP.
+        expansion: the inner width of each MLP, as a multiple of its axis.
+        dropout_prob: dropout inside and after each MLP.
     """
 
     def __init__(self, length: int, n_fields: int, hidden_size: int, expansion: int, dropout_prob: float):
@@ -39,7 +39,7 @@ class ParallelMixer(nn.Module):
         return self.feature_mlp(y, FEATURES) + self.sequence_mlp(visible, POSITIONS) + self.channel_mlp(y, CHANNELS)
 
     def item_at_last(self, items: Tensor, fields: Tensor, mask: Optional[Tensor], last: Tensor) -> Tensor:
-        """The mixer's output for the item id at one position a row: all that is read of the last pass.
+        """The mixer's output for the item id at one position per row: all that is read of the last pass.
 
         Args:
             items: `[B, L, d]`, the input's vectors of the item id, at every position.
@@ -66,17 +66,17 @@ class SMLP4Rec(NextItemRecommender):
 
     What differs from the published code, and why:
 
-    * The positions' MLP does not see padding (`mask_padding`); `mask_padding: False` gives the published
+    * The MLP over positions does not see padding (`mask_padding`); `mask_padding: False` gives the published
       numbers.
-    * The length is `MAX_ITEM_LIST_LENGTH`; the published constructor has 50 whatever the data set says, and
-      fails at any other. The expansion is a setting; there it is 3.
+    * The length is `MAX_ITEM_LIST_LENGTH`; the published constructor always uses 50 and fails at any other. The
+      expansion is a setting; in the published code it is 3.
     * Item features are embedded by `layers.item_features`, which gives zero for an item without a value;
-      there is no limit on their number, and none need be selected.
-    * In the last pass only the item's own vector at the last position is computed. Nothing changes by it.
+      their number is not limited, and may be zero.
+    * In the last pass only the item's own vector at the last position is computed. The results are the same.
 
-    As published, all passes share one mixer, and there is no residual. The model has weights for one length,
-    `MAX_ITEM_LIST_LENGTH`, of which a shorter history uses the first ones: where the padding is not seen it
-    need not be computed.
+    As published, all passes share one mixer, and there is no residual. The weights are for one length,
+    `MAX_ITEM_LIST_LENGTH`, and a shorter history uses the first of them: padding that is masked need not be
+    computed.
 
     Settings: see `properties/model/SMLP4Rec.yaml`.
     """
@@ -118,8 +118,7 @@ class SMLP4Rec(NextItemRecommender):
         """The state at the last item: `[B, L] int64`, `[B] int64` -> `[B, d]`.
 
         Raises:
-            ValueError: L is greater than `MAX_ITEM_LIST_LENGTH`; with `mask_padding: False` a smaller L is padded up to
-                it.
+            ValueError: L is greater than `MAX_ITEM_LIST_LENGTH`; a smaller L is padded to it if `mask_padding: False`.
         """
         last, mask = item_seq_len - 1, None
         if self.length_invariant:
@@ -128,7 +127,7 @@ class SMLP4Rec(NextItemRecommender):
         else:
             item_seq = widen(item_seq, self.length)
         items = self.item_embedding(item_seq)
-        if self.n_layers == 1:  # the features of the last item alone are read
+        if self.n_layers == 1:  # only the features of the last item are read
             fields = self.item_features(at_position(item_seq, last), at_position(items, last))
         else:
             x = self.item_features(item_seq, items)

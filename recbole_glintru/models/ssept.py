@@ -16,12 +16,12 @@ from recbole_glintru.models.base import NextItemRecommender
 from recbole_glintru.ops.histories.positions import at_position, valid_positions
 
 
-def shared(ids: Tensor, probability: float, count: int) -> Tensor:
-    """Stochastic shared embeddings (arXiv:1905.10630): some ids give way to random ones, and so share their embeddings.
+def replace_at_random(ids: Tensor, probability: float, count: int) -> Tensor:
+    """Stochastic shared embeddings (arXiv:1905.10630): replace some ids by random ones, which share embeddings thereby.
 
     Args:
         ids: any shape, int64; 0 is padding and stays.
-        probability: of each id, to be replaced.
+        probability: that an id is replaced.
         count: the number of ids; a replacement is drawn from 1 to count-1.
 
     Returns:
@@ -32,7 +32,7 @@ def shared(ids: Tensor, probability: float, count: int) -> Tensor:
 
 
 class CausalAttention(nn.Module):
-    """Multi-head softmax attention to the past. It has no output layer, as published.
+    """Multi-head softmax attention to the past; as published, without an output layer.
 
     Args:
         hidden_size: d.
@@ -45,7 +45,7 @@ class CausalAttention(nn.Module):
         self.n_heads = n_heads
         self.dropout_prob = dropout_prob
         self.query = nn.Linear(hidden_size, hidden_size)
-        self.key = nn.Linear(hidden_size, hidden_size, bias=False)  # the softmax takes no notice of a key's bias
+        self.key = nn.Linear(hidden_size, hidden_size, bias=False)  # a key's bias has no effect on the softmax
         self.value = nn.Linear(hidden_size, hidden_size)
 
     def forward(self, queries: Tensor, x: Tensor, visible: Optional[Tensor] = None) -> Tensor:
@@ -54,7 +54,7 @@ class CausalAttention(nn.Module):
         Args:
             queries: `[B, T, d]`.
             x: `[B, L, d]`.
-            visible: `[B, L] bool`, the positions that all queries see; None if query t is that of position t.
+            visible: `[B, L] bool`, the positions that all queries see; None if query t belongs to position t.
 
         Returns:
             `[B, T, d]`.
@@ -75,7 +75,7 @@ class CausalAttention(nn.Module):
 
 
 class SSEPTBlock(nn.Module):
-    """Attention and feed-forward network, each behind a LayerNorm whose output is also the residual, as published."""
+    """Attention and feed-forward network, each after a LayerNorm whose output is also the residual, as published."""
 
     def __init__(self, config, hidden_size: int):
         super().__init__()
@@ -98,7 +98,7 @@ class SSEPTBlock(nn.Module):
         )
 
     def forward(self, x: Tensor, queries: Tensor, visible: Optional[Tensor] = None) -> Tensor:
-        """x `[B, L, d]`; queries `[B, T, d]`, positions of x; visible: see `CausalAttention` -> `[B, T, d]`."""
+        """x `[B, L, d]`; queries `[B, T, d]`, some positions of x; visible: see `CausalAttention` -> `[B, T, d]`."""
         queries = self.attention_norm(queries)  # keys and values are those of x itself
         return self.feed_forward(self.feed_forward_norm(self.attention(queries, x, visible) + queries))
 
@@ -110,16 +110,16 @@ class SSEPT(NextItemRecommender):
     differs from the published code, and why:
 
     * Histories are padded on the right, and position 0 is the oldest item instead of the first of
-      `MAX_ITEM_LIST_LENGTH` slots, so that the state depends on the history alone.
-    * Padding is hidden by its position. The published code hides what sums to zero, which catches other vectors too.
+      `MAX_ITEM_LIST_LENGTH` slots, so the state depends on the history alone.
+    * Padding is masked by its position. The published code masks vectors that sum to zero, which includes others.
     * The losses are those of the last position of each example: RecBole's softmax over all items (`CE`), `BPR`, or
-      the authors' binary cross-entropy with one negative (`BCE`). They train on every position of a sequence.
-    * Where a history's item is replaced by a random one, the target is kept; the published code replaces both.
-    * In the last block only the last position asks. Nothing changes by it.
-    * Adam is RecBole's, whose beta2 is 0.999; the authors' is 0.98.
+      the authors' binary cross-entropy with one negative (`BCE`). The authors train on every position of a sequence.
+    * If an item of a history is replaced at random, the target is kept; the published code replaces both.
+    * In the last block only the last position is a query, which does not change the results.
+    * Adam is RecBole's, with beta2 = 0.999; the authors use 0.98.
 
-    The part of a score that comes from the user alone is the same for all items: a state is kept as the part for the
-    items and that number behind it.
+    The part of a score that comes from the user alone is the same for all items: a state consists of the part for the
+    items, followed by that number.
 
     Settings: see `properties/model/SSEPT.yaml`.
     """
@@ -173,8 +173,8 @@ class SSEPT(NextItemRecommender):
             ValueError: L is greater than `MAX_ITEM_LIST_LENGTH`.
         """
         if self.training:
-            item_seq = shared(item_seq, self.sse_item_prob, self.n_items)
-            user_id = shared(user_id, self.sse_user_prob, self.n_users)
+            item_seq = replace_at_random(item_seq, self.sse_item_prob, self.n_items)
+            user_id = replace_at_random(user_id, self.sse_user_prob, self.n_users)
         length = item_seq.shape[1]
         items = self.item_embedding(item_seq) * math.sqrt(self.hidden_size)
         user = self.user_embedding(user_id) * math.sqrt(self.user_hidden_size)
@@ -189,10 +189,10 @@ class SSEPT(NextItemRecommender):
         return torch.cat([for_items, (for_user * user).sum(dim=-1, keepdim=True)], dim=-1)
 
     def score_items(self, state: Tensor, items: Tensor) -> Tensor:
-        """Scores of one item a row: state `[B, d + 1]`, items `[B]` -> `[B]`."""
+        """Scores of one item per row: state `[B, d + 1]`, items `[B]` -> `[B]`."""
         return super().score_items(state[:, :-1], items) + state[:, -1]
 
     def catalogue(self) -> tuple[Tensor, None]:
-        """The item table with a column of ones, which the user's part of the score is multiplied with: `[V, d + 1]`."""
+        """The item table with a column of ones, by which the user's part of the score is multiplied: `[V, d + 1]`."""
         items = self.item_embedding.weight
         return torch.cat([items, items.new_ones(len(items), 1)], dim=1), None

@@ -1,4 +1,4 @@
-"""A search on one machine, one trial after the other: RecBole's HyperTuning, which is hyperopt's."""
+"""A search on one machine, one trial after the other, with RecBole's HyperTuning, which uses hyperopt."""
 
 import contextlib
 import math
@@ -12,7 +12,7 @@ from recbole.trainer import HyperTuning
 from recbole_glintru.launch.errors import UserError
 from recbole_glintru.search.space import Parameter, for_hyper_tuning
 
-FAILURES = 3  # so many trials without one that succeeds, and the mistake is not the parameters'
+FAILURES = 3  # after so many trials without a success, the parameters are not to blame
 
 
 def search(
@@ -26,26 +26,26 @@ def search(
     """Run `trial` with parameters from the space.
 
     Args:
-        trial: takes parameters, by name, and returns what RecBole's `objective_function` returns.
+        trial: called with parameters, by name; returns what RecBole's `objective_function` returns.
         algo: "exhaustive", "random" or "bayes".
-        max_evals: most trials; all there are if exhaustive, otherwise 100, unless given.
-        early_stop: so many trials without a better one end the search.
-        seed: of the parameters that are drawn.
+        max_evals: the most trials; by default all if exhaustive, otherwise 100.
+        early_stop: the search ends after so many trials without a better one.
+        seed: for drawing parameters.
 
     Raises:
-        UserError: the first trials have all failed. A later failure ends that trial alone.
+        UserError: the first trials have all failed. A later failure ends only that trial.
     """
     tuning = _Tuning(trial, space, algo=algo, max_evals=max_evals or 100, early_stop=early_stop)
     if algo == "exhaustive":  # RecBole has set it to the size of the space
         tuning.max_evals = min(math.prod(len(parameter.values) for parameter in space), max_evals or sys.maxsize)
     from hyperopt.exceptions import AllTrialsFailed
 
-    with _hyperopts_seed(seed), contextlib.suppress(AllTrialsFailed):  # each has told why, see below
+    with _hyperopt_seed(seed), contextlib.suppress(AllTrialsFailed):  # each has reported why, see below
         tuning.run()
 
 
 class _Tuning(HyperTuning):
-    """HyperTuning, which a failing trial does not end."""
+    """HyperTuning that continues after a failed trial."""
 
     def __init__(self, trial, space, **options):
         self._space, self._failures = space, 0
@@ -67,12 +67,12 @@ class _Tuning(HyperTuning):
             if not self.params2result and self._failures >= FAILURES:
                 raise UserError(f"the first {FAILURES} trials failed, the last with {reason}") from error
             print(f"Trial failed: {reason}", file=sys.stderr)
-            return {"loss": sys.float_info.max, "status": STATUS_FAIL}  # early stopping looks for a number
+            return {"loss": sys.float_info.max, "status": STATUS_FAIL}  # early stopping needs a number
 
 
 @contextlib.contextmanager
-def _hyperopts_seed(seed: int) -> Iterator[None]:
-    """HyperTuning hands hyperopt no random generator; from the environment it takes a seed."""
+def _hyperopt_seed(seed: int) -> Iterator[None]:
+    """Set hyperopt's seed in the environment, because HyperTuning passes it no random generator."""
     if os.environ.get("HYPEROPT_FMIN_SEED"):
         yield
         return

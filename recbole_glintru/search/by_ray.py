@@ -1,4 +1,4 @@
-"""A search by Ray Tune, on one machine or a cluster: trials run side by side, and bad ones stop early."""
+"""A search with Ray Tune, on one machine or a cluster: trials run in parallel, and bad ones stop early."""
 
 import contextlib
 import json
@@ -26,9 +26,9 @@ class Resources:
     """What a search may use.
 
     Args:
-        cpus, gpus: for one trial; fractions of a GPU share it. `gpus=None` is one where there are some.
-        trials: most at a time, as many as there is room for unless given.
-        address: a running cluster ("auto" for the one of this machine); Ray is started here unless given.
+        cpus, gpus: for one trial; trials with fractions of a GPU share it. `gpus=None` is one, if there are GPUs.
+        trials: the most at a time; by default as many as the resources allow.
+        address: a running cluster ("auto" for the one on this machine); by default Ray is started here.
     """
 
     cpus: float = 1
@@ -52,17 +52,17 @@ def search(
 
     Args:
         config: RecBole's `Config` of a trial that varies nothing.
-        folder: where Ray keeps the state of the search; with `resume`, that of an interrupted one: its finished
-            trials stand, and the others are compared with them; those that were running start again.
+        folder: where Ray keeps the state of the search. With `resume`, that of an interrupted one: its finished trials
+            are kept, and the others are compared with them; those that were running start again.
         algo: "random", or "exhaustive" for every combination of choices once.
         num_samples: trials of a random search.
-        grace_period: epochs that every trial gets, before the worse half stops at each doubling.
+        grace_period: epochs that every trial gets; then, and at each doubling, the worse half stops.
 
     Returns:
-        (parameters, result) of each trial that came to its end, as `run_trial` returns it.
+        (parameters, result) of each trial that finished, as `run_trial` returns it.
 
     Raises:
-        UserError: Ray or its resources are not there, the folder holds another search, or every trial failed.
+        UserError: Ray or its resources are missing, the folder contains another search, or every trial failed.
     """
     try:
         import ray
@@ -75,7 +75,7 @@ def search(
     grid = algo == "exhaustive"
     wanted = math.prod(len(parameter.values) for parameter in space) if grid else num_samples
     description = {**asdict(fixed), "space": list(map(asdict, space)), "trials": wanted}
-    description = json.loads(json.dumps(description))  # as it is read again
+    description = json.loads(json.dumps(description))  # as it will be read back
     if resume:
         _check_same(folder, description)
     with _ray(ray, resources.address):
@@ -83,7 +83,7 @@ def search(
         if not resume:
             folder.mkdir(parents=True)
             (folder / DESCRIPTION).write_text(json.dumps(description, indent=1), encoding="utf-8")
-        print(f"If it is interrupted, the same command with --resume={folder} goes on.", file=sys.stderr)
+        print(f"If interrupted, continue with the same command and --resume={folder}.", file=sys.stderr)
         analysis = tune.run(
             tune.with_parameters(_trial, fixed=fixed, space=space, gpus=gpus, scratch=str(folder / CHECKPOINTS)),
             name=folder.name,
@@ -93,12 +93,12 @@ def search(
             search_alg=BasicVariantGenerator(max_concurrent=resources.trials or 0, random_state=config["seed"]),
             scheduler=_scheduler(config, grace_period, folder),
             resources_per_trial={"cpu": resources.cpus, "gpu": gpus},
-            reuse_actors=False,  # RecBole leaves its log, its seed and its visible GPUs behind
+            reuse_actors=False,  # RecBole leaves its log, seed and visible GPUs behind
             raise_on_failed_trial=False,
             resume="AUTO" if resume else False,
             verbose=1,
         )
-        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # Ray ends the processes of bad trials as they are
+        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # Ray kills bad trials, which leave theirs
         return _finished(analysis.trials, space, wanted)
 
 
@@ -109,9 +109,9 @@ def _trial(
     gpus: float,
     scratch: str,
 ) -> None:
-    """What a worker of Ray's runs: a function of the package, so that the package imports itself there."""
+    """Run by a Ray worker: a function of the package, so that the worker imports the package."""
     drawn = {parameter.name: parameter.plain(parameters[parameter.name]) for parameter in space}
-    # RecBole overwrites CUDA_VISIBLE_DEVICES with gpu_id, 0 by default: every trial would go to the first GPU.
+    # RecBole overwrites CUDA_VISIBLE_DEVICES with gpu_id, by default 0: every trial would use the first GPU.
     drawn["gpu_id"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0") if gpus else ""
     epochs = []
 
@@ -125,9 +125,9 @@ def _trial(
 
 
 class _ImportsThePackage:
-    """A base of the class that Ray makes of `_trial`: to have it, a worker imports the package, with its mends, first.
+    """A base of the class that Ray makes from `_trial`: to load it, a worker first imports the package and its patches.
 
-    Without: Ray 2.6.3 with NumPy 2 fails in the worker before `_trial` is there, unless the start-up line is.
+    Without: Ray 2.6.3 with NumPy 2 fails in the worker before `_trial` is loaded, unless there is the start-up line.
     """
 
 
@@ -135,9 +135,9 @@ _trial.__mixins__ = (_ImportsThePackage,)
 
 
 def _scheduler(config, grace_period: int, folder: Path):
-    """ASHA, which remembers what the finished trials of a resumed search have reported.
+    """ASHA that is told what the finished trials of a resumed search have reported.
 
-    Without: Ray restores the trials and not their scheduler, so that bad trials would not be seen as bad.
+    Without: Ray restores the trials but not their scheduler, so bad trials would not be recognised.
     """
     from ray.tune.schedulers import ASHAScheduler
 
@@ -160,7 +160,7 @@ def _scheduler(config, grace_period: int, folder: Path):
 
 
 def _check_same(folder: Path, description: dict[str, Any]) -> None:
-    """See that a search to resume is in the folder, and the described one.
+    """Check that the folder contains a search to resume, and that it is the described one.
 
     Raises:
         UserError: there is none, or it is another one.
@@ -176,12 +176,12 @@ def _check_same(folder: Path, description: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def _ray(ray, address: Optional[str]) -> Iterator[None]:
-    """Connect to a cluster, or start Ray here, for the block; leave a Ray alone that runs already."""
+    """Connect to a cluster, or start Ray here, for the block; leave a Ray that is already running alone."""
     if ray.is_initialized():
         yield
         return
     if address is None:
-        ray.init("local", include_dashboard=False)  # without "local" it takes a cluster that it finds, dead or alive
+        ray.init("local", include_dashboard=False)  # without "local" it connects to any cluster it finds, dead or alive
     else:
         try:
             _reach(address)
@@ -202,10 +202,10 @@ def _reach(address: str) -> None:
 
 
 def _gpus(ray, resources: Resources) -> float:
-    """The GPUs for a trial.
+    """The number of GPUs for a trial.
 
     Raises:
-        UserError: a trial would wait forever, since Ray has not so many CPUs or GPUs.
+        UserError: a trial would wait forever, because Ray has too few CPUs or GPUs.
     """
     there = ray.cluster_resources()
     gpus = (1 if there.get("GPU") else 0) if resources.gpus is None else resources.gpus
@@ -224,7 +224,7 @@ def _finished(trials, space, wanted: int) -> list[tuple[dict[str, Any], dict[str
     rest = wanted - len(done) - len(failed)
     print(
         f"{wanted} trials: {len(finished)} finished, {stopped} stopped early, {len(failed)} failed"
-        + (f", {rest} interrupted or not begun." if rest else "."),
+        + (f", {rest} interrupted or not started." if rest else "."),
         file=sys.stderr,
     )
     if not finished and failed:

@@ -1,4 +1,4 @@
-"""What is wrong with a search and would make its trials all the same, not to be compared, or fail one by one."""
+"""Checks for mistakes that would make all trials of a search identical, impossible to compare, or fail one by one."""
 
 from typing import Any
 
@@ -7,13 +7,13 @@ from recbole_glintru.launch.errors import UserError
 from recbole_glintru.search.space import Parameter
 
 NOT_VARIED = {
-    **dict.fromkeys(("model", "dataset"), "its trials are of one model and one data set"),
+    **dict.fromkeys(("model", "dataset"), "all trials use one model and one data set"),
     **dict.fromkeys(("eval_args", "valid_metric", "valid_metric_bigger"), "only scores of one kind can be compared"),
 }
 
 
 def check_space(space: list[Parameter], settings: dict[str, str], files: dict[str, Any], config) -> None:
-    """See that each parameter is a setting, and that a trial gets it as it is drawn.
+    """Check that each parameter is a setting, and that its drawn value reaches the trial.
 
     Args:
         settings: the `--key=value` of the command line.
@@ -21,36 +21,36 @@ def check_space(space: list[Parameter], settings: dict[str, str], files: dict[st
         config: RecBole's `Config` of a trial that varies nothing.
 
     Raises:
-        UserError: one is not, or does not.
+        UserError: a check fails.
     """
     published = getattr(config.model_class, "published_settings", {})
-    known = {*config.internal_config_dict, *published, *files}  # no protocol: it has settings of other models too
+    known = {*config.internal_config_dict, *published, *files}  # not the protocol: it has other models' settings
     known.update(*config.parameters.values())
     above = {published.get(given, given): given for given in settings}
     varied: dict[str, str] = {}
     for drawn in (parameter.name for parameter in space):
         name = published.get(drawn, drawn)
         if drawn in NOT_VARIED:
-            raise UserError(f"{drawn}: a search cannot vary it, for {NOT_VARIED[drawn]}.")
+            raise UserError(f"{drawn}: a search cannot vary it: {NOT_VARIED[drawn]}.")
         if name in above:
             given = above[name]
             same = drawn if drawn == given else f"{drawn}, which is the same setting"
             raise UserError(
-                f"--{given}={settings[given]}: the search varies {same}, and a setting on the command line is above "
-                "what it varies."
+                f"--{given}={settings[given]}: the search varies {same}, but a setting on the command line overrides "
+                "it."
             )
         if name in varied:
             raise UserError(f"{varied[name]} and {drawn} are the same setting of {config['model']}; vary one of them.")
         if drawn not in known:
             raise UserError(
-                f"{drawn}, which the search varies, is no setting of RecBole or {config['model']}; "
-                "if it is meant, give it a value in a file for --config_files."
+                f"{drawn}, which the search varies, is not a setting of RecBole or {config['model']}; "
+                "if it is intended, give it a value in a file for --config_files."
             )
         varied[name] = drawn
 
 
 def check_validation(config) -> None:
-    """See that a trial with RecBole's merged settings gets a validation score.
+    """Check that a trial with RecBole's merged settings has a validation score.
 
     Raises:
         UserError: it does not.

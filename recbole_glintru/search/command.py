@@ -1,6 +1,6 @@
 """The command line of the hyper-parameter search: RecBole's run_hyper.py, under the paper's protocol if there is one.
 
-A trial is a run of `run_recbole.py` with the same arguments, and what the search varies above the configuration files.
+A trial is a run of `run_recbole.py` with the same arguments; the varied settings override the configuration files.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from typing import Optional
 from recbole_glintru import plugin
 from recbole_glintru.launch import protocol
 from recbole_glintru.launch.arguments import Parser, parse_settings, run_command
-from recbole_glintru.launch.configuration import choose, settings_of_files, tell_of_unread
+from recbole_glintru.launch.configuration import choose, report_unread, settings_of_files
 from recbole_glintru.launch.data import find_data
 from recbole_glintru.launch.errors import UserError, user_errors
 from recbole_glintru.search.checks import check_space, check_validation
@@ -26,38 +26,39 @@ USAGE = "run_hyper.py [--model=MODEL] [--dataset=DATASET] [--params_file=FILE] [
 HELP = f"""\
 usage: {USAGE}
 
-Searches the settings with which a model gets the best validation score.
+Searches for the settings with which a model gets the best validation score.
 
   --model, --dataset, --config_files, --protocol, --key=value
                    as in run_recbole.py: what all trials share
-  --params_file    what varies, a line each: name choice [...], name uniform low,high, name quniform low,high,step or
-                   name loguniform low,high (of the logarithm); the package's own of the model unless given
-  --output_file    every trial that came to its end, with its results; MODEL-DATASET.result unless given
-  --best_file      the best trial's settings, for --config_files; the output file's name with .yaml unless given
+  --params_file    what varies, one setting per line: name choice [...], name uniform low,high,
+                   name quniform low,high,step or name loguniform low,high (of the logarithm); by default the
+                   package's own file for the model
+  --output_file    every finished trial, with its results; by default MODEL-DATASET.result
+  --best_file      the best trial's settings, for --config_files; by default the output file's name with .yaml
   --display_file   a picture of the scores, HTML
-  --tool           hyperopt (RecBole's HyperTuning, one trial after the other; the default) or ray (side by side)
+  --tool           hyperopt (RecBole's HyperTuning, one trial after the other; the default) or ray (in parallel)
   --algo           exhaustive (hyperopt's default), random (ray's default) or bayes (hyperopt only)
 
 With hyperopt:
-  --max_evals      most trials: 100 unless given, or all there are if exhaustive
-  --early_stop     so many trials without a better one end the search, 10 unless given
+  --max_evals      the most trials: by default 100, or all if exhaustive
+  --early_stop     end after so many trials without a better one, by default 10
 
 With ray:
-  --num_samples    trials of a random search, 10 unless given
-  --grace_period   epochs that every trial gets, 1 unless given; there and at each doubling the worse half stops
+  --num_samples    trials of a random search, by default 10
+  --grace_period   epochs that every trial gets, by default 1; then and at each doubling the worse half stops
   --cpus_per_trial, --gpus_per_trial
-                   1 and, where Ray has GPUs, 1 unless given; two trials with 0.5 share a GPU
+                   by default 1 and, if Ray has GPUs, 1; two trials with 0.5 share a GPU
   --max_concurrent_trials
-                   most trials at a time; as many as there is room for unless given
-  --storage_path   the folder for the states of searches, ray_log unless given; shared by all machines of a cluster
-  --resume         the folder of an interrupted search in there: give the same command once more, with this
-  --address        a running Ray cluster, HOST:PORT or auto; RAY_ADDRESS, or a Ray of its own, unless given.
+                   the most trials at a time; by default as many as the resources allow
+  --storage_path   the folder for the states of searches, by default ray_log; shared by all machines of a cluster
+  --resume         the folder there of an interrupted search: repeat the same command with this option
+  --address        a running Ray cluster, HOST:PORT or auto; by default RAY_ADDRESS, or a Ray of its own.
                    Its machines need this package and, under the same path, the folder of the search
 
-The seed of the trials (--seed) is that of the search too."""
+The seed of the trials (--seed) is also that of the search."""
 
-ALGORITHMS = {"hyperopt": ("exhaustive", "random", "bayes"), "ray": ("random", "exhaustive")}  # the first by default
-COUNTS = {"max_evals": "hyperopt", "early_stop": "hyperopt"}  # of the options of one tool alone: which
+ALGORITHMS = {"hyperopt": ("exhaustive", "random", "bayes"), "ray": ("random", "exhaustive")}  # first: the default
+COUNTS = {"max_evals": "hyperopt", "early_stop": "hyperopt"}  # options of one tool alone -> that tool
 COUNTS.update(dict.fromkeys(("num_samples", "grace_period", "max_concurrent_trials"), "ray"))
 AMOUNTS = dict.fromkeys(("cpus_per_trial", "gpus_per_trial"), "ray")
 NAMES = dict.fromkeys(("storage_path", "resume", "address"), "ray")
@@ -66,7 +67,7 @@ PROCESSES = ("nproc", "ip", "port", "world_size", "group_offset")
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
-    """Run the command line, `sys.argv` unless `arguments` are given, and return the exit status (`run_command`)."""
+    """Run the command line, by default `sys.argv`, and return the exit status (see `run_command`)."""
     return run_command(arguments, parse, lambda options: HELP, run)
 
 
@@ -74,7 +75,7 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]
     """The options of the search, and the settings `--key=value` that all trials share.
 
     Raises:
-        UserError: an argument is no setting, has no value or a wrong one, or belongs to the other tool.
+        UserError: an argument is not a setting, has no value or a wrong one, or belongs to the other tool.
     """
     parser = Parser(USAGE)
     parser.add_argument("--tool", default="hyperopt", type=str.lower)  # RecBole writes Hyperopt and Ray
@@ -89,15 +90,15 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]
     settings = parse_settings(words, USAGE)
     for name in PROCESSES:
         if name in settings:
-            raise UserError(f"--{name}: a trial is one process; --tool=ray runs trials side by side.")
+            raise UserError(f"--{name}: a trial is one process; --tool=ray runs trials in parallel.")
     return options, settings
 
 
 def run(options: argparse.Namespace, settings: dict[str, str]) -> Outcome:
-    """Search, and write what was found.
+    """Search, and write the results.
 
     Raises:
-        UserError: the model, the data set, a setting or the search space is wrong, or no trial came to its end.
+        UserError: the model, the data set, a setting or the search space is wrong, or no trial finished.
     """
     model, dataset, applied = choose(options)
     with user_errors(ValueError):
@@ -108,7 +109,7 @@ def run(options: argparse.Namespace, settings: dict[str, str]) -> Outcome:
         texts = [Path(file).read_text(encoding="utf-8") for file in files + options.config_files]
     fixed = Fixed(model, dataset, texts, settings, str(Path.cwd()))
     config = fixed.merged({})
-    tell_of_unread(config, given)
+    report_unread(config, given)
     check_space(space, settings, from_files, config)
     check_validation(config)
     _check_tool(options, settings, space)
@@ -123,7 +124,7 @@ def run(options: argparse.Namespace, settings: dict[str, str]) -> Outcome:
     else:
         _by_ray(options, config, space, outcome)
     if not outcome.trials:
-        raise UserError("no trial came to its end.")
+        raise UserError("no trial finished.")
     outcome.show(options.display_file)
     return outcome
 
@@ -171,15 +172,15 @@ def _params_file(named: Optional[str], model: str) -> Path:
         return Path(named)
     file = plugin.properties(plugin.package_of(model)) / "hyper" / f"{model}.hyper"
     if not file.is_file():
-        raise UserError(f"{model} comes without a search space: name one with --params_file=FILE (see --help).")
+        raise UserError(f"{model} has no search space of its own: name one with --params_file=FILE (see --help).")
     return file
 
 
-# ------------------------------------------------------------------------------------------------ what is refused
+# ------------------------------------------------------------------------------------------------ checks
 
 
 def _check_options(options) -> None:
-    """Set `algo`, and see that the options have values that go together and with the tool."""
+    """Set `algo`, and check that the values of the options fit each other and the tool."""
     if options.tool not in ALGORITHMS:
         raise UserError(f"--tool={options.tool}: must be one of {', '.join(ALGORITHMS)}.")
     options.algo = options.algo or ALGORITHMS[options.tool][0]
@@ -190,7 +191,7 @@ def _check_options(options) -> None:
         if value is None:
             continue
         if OF_ONE_TOOL.get(name, options.tool) != options.tool:
-            raise UserError(f"--{name}={value}: is for --tool={OF_ONE_TOOL[name]}, and the tool is {options.tool}.")
+            raise UserError(f"--{name}={value}: is for --tool={OF_ONE_TOOL[name]}, but the tool is {options.tool}.")
         if name in COUNTS and value < 1:
             raise UserError(f"--{name}={value}: must be at least 1.")
         if name in AMOUNTS and not (0 <= value <= 1 or value.is_integer() and value > 1):
@@ -202,26 +203,25 @@ def _check_options(options) -> None:
 
 
 def _check_files(**files) -> None:
-    """See that these files, by their options, can be written."""
+    """Check that these files, by their options, can be written."""
     paths = {option: Path(file) for option, file in files.items() if file}
     for option, file in paths.items():
         if not file.parent.is_dir() or file.is_dir():
-            raise UserError(f"--{option}={file}: {file.parent} is no folder, or {file} is one.")
+            raise UserError(f"--{option}={file}: {file.parent} is not a folder, or {file} is one.")
     if len({file.resolve() for file in paths.values()}) < len(paths):
         named = ", ".join(f"--{option}={file}" for option, file in paths.items())
         raise UserError(f"{named}: must be different files.")
 
 
 def _check_tool(options, settings: dict[str, str], space: list[Parameter]) -> None:
-    """See that the tool is there, and can do what is asked of it."""
+    """Check that the tool is installed and can do what is asked of it."""
     for parameter in space:
         if options.algo == "exhaustive" and parameter.kind != "choice":
             raise UserError(
-                f"{parameter.name} {parameter.kind}: --algo=exhaustive tries every choice, and this is none; "
-                "take --algo=random."
+                f"{parameter.name} {parameter.kind}: --algo=exhaustive needs kind choice; use --algo=random."
             )
     if options.tool == "ray" and "gpu_id" in {*settings, *(parameter.name for parameter in space)}:
-        raise UserError("gpu_id: Ray hands out the GPUs, see --gpus_per_trial.")
+        raise UserError("gpu_id: Ray assigns the GPUs, see --gpus_per_trial.")
     if importlib.util.find_spec(options.tool) is None:  # the tools are packages of these names
         raise UserError(
             f"--tool={options.tool}: {options.tool} is not installed; the extra `tune` of this package has it."

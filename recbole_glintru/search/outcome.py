@@ -1,4 +1,4 @@
-"""What a search has found: the trials, the best of them, and the files that tell of both."""
+"""The outcome of a search: the trials, the best of them, and the files that record both."""
 
 import shlex
 from pathlib import Path
@@ -12,11 +12,11 @@ from recbole_glintru.search.trial import Fixed
 
 
 class Outcome:
-    """The trials that came to their end, and the files that tell of them, written anew after each.
+    """The finished trials, and the files that record them, rewritten after each.
 
     Args:
         fixed: what the trials share.
-        applied: the name of the protocol among it.
+        applied: the name of the protocol, part of what they share.
         bigger: whether a higher validation score is better.
         output_file, best_file: where to write.
     """
@@ -28,12 +28,12 @@ class Outcome:
 
     @property
     def best(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Parameters and result of the best trial, the first of equals."""
+        """Parameters and result of the best trial, the first one if several are equal."""
         choose = max if self.bigger else min
         return choose(self.trials, key=lambda trial: trial[1]["best_valid_score"])
 
     def add(self, parameters: dict[str, Any], result: dict[str, Any]) -> None:
-        """Take up a trial, and write both files."""
+        """Add a trial, and write both files."""
         from recbole.trainer import HyperTuning
 
         self.trials.append((parameters, result))
@@ -43,7 +43,7 @@ class Outcome:
             self.best_file.write_text(self._best_settings(), encoding="utf-8")
 
     def show(self, display_file: Optional[str]) -> None:
-        """Print the best trial, and draw the scores into a file if one is named."""
+        """Print the best trial, and plot the scores into a file if one is named."""
         from recbole.trainer import HyperTuning
 
         parameters, result = self.best
@@ -60,7 +60,7 @@ class Outcome:
             HyperTuning.plot_hyper(drawn)
 
     def _best_settings(self) -> str:
-        """The best trial as one file: protocol, the user's files and command line, and what the search found."""
+        """The best trial as a single file: protocol, the user's files and command line, and the parameters found."""
         parameters, result = self.best
         config = self.fixed.merged(parameters)
         words = " ".join([*self._protocol_option(), "--config_files"])
@@ -70,7 +70,7 @@ class Outcome:
         return f"{head}{', '.join(parameters)}.\n{settings}"
 
     def _protocol_option(self) -> list[str]:
-        """What keeps another protocol than that of the trials from lying below the file."""
+        """The option that keeps a protocol other than that of the trials from being applied below the file."""
         if self.applied == protocol.choose(None, self.fixed.dataset):
             return []
         return [f"--protocol={self.applied or 'none'}"]

@@ -1,14 +1,14 @@
-"""What a search varies: a params file in the format of RecBole's HyperTuning, one setting a line, `name kind values`.
+"""What a search varies: a params file in the format of RecBole's HyperTuning, lines of the form `name kind values`.
 
 ::
 
-    # kind, and what it draws
+    # kind, and the values that it draws
     n_layers choice [1, 2, 4]                one of the list
     hidden_dropout_prob uniform 0.1,0.5      between low and high
     hidden_size quniform 32,128,32           rounded to a multiple of the step; integers if all three are written so
     learning_rate loguniform -8,-4           exp of what is drawn between low and high
 
-Blank lines and lines that start with `#` say nothing. RecBole executes the values of a choice; here they are literals.
+Blank lines and lines that start with `#` are ignored. RecBole executes the values of a choice; here they are literals.
 """
 
 import ast
@@ -22,14 +22,14 @@ NUMBERS = {"uniform": ("low", "high"), "quniform": ("low", "high", "step"), "log
 
 @dataclass(frozen=True)
 class Parameter:
-    """One setting that a search varies: its name, the kind of its distribution, and the numbers or choices of it."""
+    """One setting that a search varies: its name, the kind of its distribution, and its numbers or choices."""
 
     name: str
     kind: str
     values: tuple
 
     def plain(self, value: Any) -> Any:
-        """What hyperopt or Ray drew, as a configuration file would hold it."""
+        """A value drawn by hyperopt or Ray, in the form of a configuration file."""
         value = value.item() if hasattr(value, "item") else value  # a NumPy scalar
         if self.kind == "quniform":
             step = self.values[2]
@@ -38,14 +38,14 @@ class Parameter:
         return _listed(value)
 
     def for_ray(self, grid: bool) -> Any:
-        """The same as Ray Tune has it; with `grid`, every choice once."""
+        """The parameter in Ray Tune's form; with `grid`, every choice once."""
         from ray import tune
 
         if self.kind == "choice":
             return tune.grid_search(list(self.values)) if grid else tune.choice(list(self.values))
         if self.kind == "loguniform":
             return tune.loguniform(*map(math.exp, self.values))
-        return tune.uniform(*self.values[:2])  # `plain` rounds: Ray's quniform takes multiples of the step alone
+        return tune.uniform(*self.values[:2])  # `plain` rounds: Ray's quniform accepts only multiples of the step
 
 
 def read_parameters(file: Path) -> list[Parameter]:
@@ -58,14 +58,14 @@ def read_parameters(file: Path) -> list[Parameter]:
     try:
         text = file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{file} is no text in UTF-8: {error}") from None
+        raise ValueError(f"{file} is not UTF-8 text: {error}") from None
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         try:
             parameter = _parse(line)
             if parameter.name in parameters:
-                raise ValueError(f"{parameter.name} is there twice.")
+                raise ValueError(f"{parameter.name} is listed twice.")
         except ValueError as error:
             raise ValueError(f"{file}, line {number}: {error}") from None
         parameters[parameter.name] = parameter
@@ -75,7 +75,7 @@ def read_parameters(file: Path) -> list[Parameter]:
 
 
 def for_hyper_tuning(parameters: list[Parameter]) -> dict[str, dict[str, list]]:
-    """The same as RecBole's HyperTuning takes it, `params_dict`."""
+    """The parameters in the form of RecBole's HyperTuning, `params_dict`."""
     by_kind: dict[str, dict[str, list]] = {}
     for parameter in parameters:
         by_kind.setdefault(parameter.kind, {})[parameter.name] = list(parameter.values)
@@ -117,5 +117,5 @@ def _number(word: str) -> Any:
 
 
 def _listed(value: Any) -> Any:
-    """Lists for the tuples that hyperopt makes of them."""
+    """Turn the tuples that hyperopt makes of lists back into lists."""
     return [_listed(part) for part in value] if isinstance(value, (list, tuple)) else value

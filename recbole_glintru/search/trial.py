@@ -1,4 +1,4 @@
-"""One trial of a search: a model trained with one choice of settings, in whatever process it is sent to."""
+"""One trial of a search: a model trained with one choice of settings, in any process."""
 
 import contextlib
 import inspect
@@ -22,9 +22,9 @@ class Fixed:
 
     Args:
         model, dataset: their names.
-        files: the texts of the configuration files, each above the one before; the protocol is the first.
-        settings: the `--key=value` of the command line, above the files.
-        folder: where the search was started: relative paths begin there.
+        files: the texts of the configuration files, each overriding those before; the protocol is the first.
+        settings: the `--key=value` of the command line, which override the files.
+        folder: where the search was started; relative paths refer to it.
     """
 
     model: str
@@ -56,7 +56,7 @@ class Fixed:
                 os.chdir(before)
 
     def merged(self, parameters: dict[str, Any]):
-        """RecBole's `Config` of a trial with these parameters, which lie between the files and the command line.
+        """RecBole's `Config` of a trial with these parameters, which override the files but not the command line.
 
         Raises:
             UserError: RecBole, or the model, refuses a setting.
@@ -71,18 +71,18 @@ def run_trial(
     report: Optional[Callable[[int, float], None]] = None,
     scratch: Optional[str] = None,
 ) -> dict[str, Any]:
-    """Train and test as RecBole's `objective_function` does, and return what it returns.
+    """Train and test like RecBole's `objective_function`, with the same result.
 
-    Of a split without a test part, `test_result` is empty.
+    For a split without a test part, `test_result` is empty.
 
     Args:
         report: called after a validation with the number of epochs so far and the best validation score so far. The
-            last epoch is not reported: the test follows it at once.
-        scratch: the folder for the checkpoint, which is gone afterwards; the system's temporary one unless given.
-            RecBole names checkpoints by the second, so that trials side by side would read one another's.
+            last epoch is not reported, because the test follows at once.
+        scratch: the folder for the checkpoint, which is removed afterwards; by default the system's temporary folder.
+            RecBole names checkpoints by the second, so parallel trials would read one another's.
 
     Raises:
-        UserError: a setting is refused, or there is nothing to validate: told before the training.
+        UserError: a setting is refused, or there is nothing to validate; raised before training.
     """
     from recbole.data import create_dataset, data_preparation
     from recbole.utils import get_model, get_trainer, init_logger, init_seed
@@ -131,7 +131,7 @@ def _best_so_far(report: Callable[[int, float], None], config) -> Callable[[int,
 
 @contextlib.contextmanager
 def _log_of_its_own() -> Iterator[None]:
-    """A root logger without handlers, inside the block: RecBole starts a log file only there."""
+    """Remove the handlers of the root logger inside the block: RecBole starts a log file only then."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     root.handlers.clear()

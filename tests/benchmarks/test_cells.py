@@ -21,7 +21,7 @@ def test_other_settings_are_another_cell_and_never_pass_for_this_one(place):
     one = few()
     record = {"settings": {**one.settings(), "hidden_size": 16}}
     place.store.write(one, Result(record))
-    with pytest.raises(Stale, match="hidden_size=16, and hidden_size=8 now"):
+    with pytest.raises(Stale, match="hidden_size=16, but now hidden_size=8"):
         place.store.read(one)
     with pytest.raises(UserError, match="--replace"):
         freshness.check([one], place.store, place.scratch, replace=False)
@@ -59,10 +59,10 @@ def test_a_result_of_other_defaults_of_the_model_is_stale(place):
     place.store.write(one, run_with(one, layer_norm_eps=1e-12))  # text in the file, for YAML
     assert place.store.read(one) is not None
     place.store.write(one, run_with(one, hidden_act="relu"))
-    with pytest.raises(Stale, match="hidden_act='relu', and hidden_act='gelu' now"):
+    with pytest.raises(Stale, match="hidden_act='relu', but now hidden_act='gelu'"):
         place.store.read(one)
     place.store.write(one, run_with(one, layer_norm_eps=1e-5))
-    with pytest.raises(Stale, match="layer_norm_eps=1e-05, and layer_norm_eps=1e-12 now"):
+    with pytest.raises(Stale, match="layer_norm_eps=1e-05, but now layer_norm_eps=1e-12"):
         place.store.read(one)
 
 
@@ -84,7 +84,7 @@ def test_a_default_that_moves_into_the_protocol_changes_nothing(place, monkeypat
     monkeypatch.setattr(cells, "_protocol", lambda *_: {**before, "hidden_act": "gelu"})
     assert place.store.read(one) is not None
     monkeypatch.setattr(cells, "_protocol", lambda *_: {**before, "hidden_act": "relu"})
-    with pytest.raises(Stale, match="hidden_act='gelu', and hidden_act='relu' now"):
+    with pytest.raises(Stale, match="hidden_act='gelu', but now hidden_act='relu'"):
         place.store.read(one)
 
 
@@ -94,7 +94,7 @@ def test_lists_tuples_and_nothing_are_the_same_in_a_result(place, monkeypatch):
     place.store.write(one, run_with(one, sizes=[1, 2]))
     assert place.store.read(one) is not None
     place.store.write(one, run_with(one, nothing=0))
-    with pytest.raises(Stale, match="nothing=0, and nothing=None now"):
+    with pytest.raises(Stale, match="nothing=0, but now nothing=None"):
         place.store.read(one)
 
 

@@ -80,16 +80,16 @@ def _is_locked(folder):
 @pytest.mark.parametrize(
     "more, message",
     [
-        (["table5"], "'table5' is no table"),
+        (["table5"], "'table5' is not a table"),
         ([], "which table?"),
-        (["table2", "ml-100k"], "'ml-100k' is no option; a data set is named by --dataset"),
-        (["table1", "--epochs=3"], "--epochs: table1 takes"),
+        (["table2", "ml-100k"], "'ml-100k' is not an option; name a data set with --dataset"),
+        (["table1", "--epochs=3"], "--epochs: table1 accepts"),
         (["table2", "--dataset=nothing"], "--dataset=nothing: it has no protocol"),
         (["table2", "--protocol=nothing"], "--protocol=nothing: must be one of"),
         (["table2", "--models=GLINTRUE"], "Did you mean GLINTRU"),
         (["table2", "--models="], "--models: names no model"),
-        (["table2", "--values=3"], "--values=3: table2 varies no number"),
-        (["figure3", "--values=3,x"], "--values=3,x: must be whole numbers"),
+        (["table2", "--values=3"], "--values=3: table2 does not vary a number"),
+        (["figure3", "--values=3,x"], "--values=3,x: must be positive whole numbers"),
         (["table2", "--seeds=0"], "--seeds=0: must be at least 1"),
         (["table2", "--jobs=0"], "--jobs=0: must be at least 1"),
         (["table2", "--jobs=two"], "argument --jobs: invalid int value: 'two'"),
@@ -116,7 +116,7 @@ def _is_locked(folder):
             ],
             "split={'LS': 'test_only'}: must have a part for validation",
         ),
-        (["table2", "--dataset=ml-100k", "--gpu_id=1"], "--gpu_id=1: the machine's; set CUDA_VISIBLE_DEVICES"),
+        (["table2", "--dataset=ml-100k", "--gpu_id=1"], "--gpu_id=1: not a cell's setting; set CUDA_VISIBLE_DEVICES"),
         (["table2", "--dataset=amazon-beauty", "--protocol=ml-100k"], "no data for 'amazon-beauty'"),
     ],
     ids=lambda words: " ".join(words) if isinstance(words, list) else "",
@@ -148,7 +148,7 @@ def test_a_training_of_other_settings_is_a_mistake_too(place, capsys, monkeypatc
     folder = freshness.folder_of(few(), place.scratch)
     (folder / "epoch-0").mkdir(parents=True)
     assert command.main(words_for(place, "figure2")) == 2
-    assert capsys.readouterr().err.startswith(f"error: {folder} has epochs, and no settings.json")
+    assert capsys.readouterr().err.startswith(f"error: {folder} has epochs, but no settings.json")
 
 
 @pytest.mark.parametrize("text, value", [("2h", 7200), ("1h30m", 5400), ("90s", 90), ("90", 90), (None, math.inf)])

@@ -67,7 +67,7 @@ def test_the_chance_in_a_training_by_the_metrics_that_there_are(place):
 
 
 class Drawn:
-    """In the place of a generator: the ranks of 50 users, the given ones over and over."""
+    """Instead of a generator: the ranks of 50 users, the given ones over and over."""
 
     def __init__(self, *ranks):
         self.ranks = np.resize(ranks, 50)

@@ -59,7 +59,7 @@ def test_a_training_does_not_go_on_under_other_defaults(workplace, place, monkey
     with pytest.raises(progress.Interrupted):
         running.run(one, place.store, place.scratch, place.data_path, stop=lambda: True)
     with_defaults(monkeypatch, key_norm="another")
-    message = f"{freshness.folder_of(one, place.scratch)} was run with key_norm='{before}', and key_norm='another' now"
+    message = f"{freshness.folder_of(one, place.scratch)} was run with key_norm='{before}', but now key_norm='another'"
     with pytest.raises(UserError, match=message):
         running.run(one, place.store, place.scratch, place.data_path)
     with pytest.raises(UserError, match=f"{message}. Move it away, or run it again with --replace"):
@@ -119,7 +119,7 @@ def test_epochs_of_unknown_settings_do_not_go_on(place):
     folder = begin(place, one)
     (folder / freshness.SETTINGS).unlink()
     for check in (freshness.check_training, lambda *_: begin(place, one, epochs=0)):
-        with pytest.raises(Stale, match="has epochs, and no settings.json"):
+        with pytest.raises(Stale, match="has epochs, but no settings.json"):
             check(one, folder)
 
 

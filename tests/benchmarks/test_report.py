@@ -119,11 +119,11 @@ def test_a_report_says_what_is_unfinished_and_what_is_left_out(place):
     epoch.mkdir(parents=True)
     (epoch / "records.json").write_text(json.dumps({"epochs": [{}], "best": {"ndcg@10": 0.21}}))
     text = write_report(place, "table2")
-    assert f"Left out: {epoch.parent} has epochs, and no settings.json" in text and "Unfinished" not in text
+    assert f"Left out: {epoch.parent} has epochs, but no settings.json" in text and "Unfinished" not in text
     (epoch.parent / "settings.json").write_text(json.dumps({"settings": beauty("LinRec").settings()}))
     text = write_report(place, "table2")
     assert "Unfinished: LinRec,seed=666, 1 of at most 200 epochs; best validation: ndcg@10 0.21." in text
-    assert "Left out:" in text and "hidden_size=1, and hidden_size=64 now" in text
+    assert "Left out:" in text and "hidden_size=1, but now hidden_size=64" in text
 
 
 def test_a_report_of_nothing_says_so(place):

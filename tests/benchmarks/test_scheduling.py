@@ -76,7 +76,7 @@ def test_what_another_command_does_meanwhile_is_not_run_again(place, monkeypatch
 def test_the_budget_starts_no_more_cells(place, monkeypatch):
     started = fake_processes(place, monkeypatch, 0)
     left = scheduling.run([few()], replace(place, budget=0.0), poll=0)
-    assert started == [] and left == [f"few {few().name}: not begun within the budget"]
+    assert started == [] and left == [f"few {few().name}: not started within the budget"]
 
 
 @pytest.mark.parametrize("status", [1, scheduling.MISTAKE])
@@ -114,10 +114,10 @@ def test_a_cell_that_another_process_is_at_is_tried_again_after_the_others(place
 def test_a_cell_that_another_process_stays_at_is_given_up(place, monkeypatch):
     started = fake_processes(place, monkeypatch, scheduling.BUSY)
     left = scheduling.run([few()], place, poll=0.01)
-    assert left == [f"few {few().name}: another process is at it"] and 2 <= len(started) <= 4
+    assert left == [f"few {few().name}: another process is running it"] and 2 <= len(started) <= 4
     started.clear()
     left = scheduling.run([few()], replace(place, budget=0.1), poll=0.01)
-    assert left == [f"few {few().name}: another process is at it"] and started == [few()]
+    assert left == [f"few {few().name}: another process is running it"] and started == [few()]
 
 
 def test_no_cell_is_given_up_while_others_run(place, monkeypatch):
@@ -156,7 +156,7 @@ def test_trainings_that_go_on_are_tested_once_after_each_epoch(place, monkeypatc
     started = fake_processes(place, monkeypatch, scheduling.BUSY, 0)
     cells, place = [done, begun, idle], replace(place, budget=0.0)  # it is for trainings
     left = scheduling.test(cells, place, partial=True, poll=0)
-    assert left == [f"few {begun.name}: another process is at it"] and started == [(begun, "partial")]
+    assert left == [f"few {begun.name}: another process is running it"] and started == [(begun, "partial")]
     assert scheduling.test(cells, place, partial=True, poll=0) == [] and started == 2 * [(begun, "partial")]
     for epochs, tests in ((2, 2), (1, 3)):
         write_result(place, begun, partial=True, epochs=epochs)

@@ -33,7 +33,7 @@ def test_metrics_of_a_user():
     np.testing.assert_allclose(values["NDCG@10"], [1, 1 / math.log2(3), 0, 1 / math.log2(11)])
 
 
-def test_places_behind_the_tenth_are_none():
+def test_places_after_the_tenth_are_none():
     """With `topk=[10, 20]`: RecBole's list is as long as the longest, and the metrics are of ten."""
     values = significance.per_user(np.array([10, 11, 20], dtype=np.uint8))
     np.testing.assert_allclose(values["Recall@10"], [1, 0, 0])

@@ -1,4 +1,4 @@
-"""Each mend of defects.py: the break is there without it, and gone with it."""
+"""Each patch of defects.py: the break is there without it, and gone with it."""
 
 import inspect
 
@@ -21,7 +21,7 @@ def test_collector_takes_numbers(monkeypatch):
     struct = self.get_data_struct()
     assert struct.get("data.num_items") == 7 and struct.get("rec.items").tolist() == [1, 1]
     assert "rec.items" not in self.data_struct and self.data_struct.get("data.num_items") == 7
-    monkeypatch.setattr(Collector, "get_data_struct", inspect.unwrap(Collector.get_data_struct))  # of all its mends
+    monkeypatch.setattr(Collector, "get_data_struct", inspect.unwrap(Collector.get_data_struct))  # of all its patches
     with pytest.raises(AttributeError, match="cpu"):
         collector().get_data_struct()
 
@@ -74,7 +74,8 @@ def test_negatives_follow_the_loss(workplace, monkeypatch):
             dataset="ml-100k",
             config_dict={"train_neg_sample_args": {"distribution": "uniform"}},
         )
-    monkeypatch.setattr(Config, "_get_final_config_dict", inspect.unwrap(Config._get_final_config_dict))  # of all mends
+    without_patches = inspect.unwrap(Config._get_final_config_dict)
+    monkeypatch.setattr(Config, "_get_final_config_dict", without_patches)
     with pytest.raises(ValueError, match="should be None"):
         Config(model="SASRec", dataset="ml-100k")
 
@@ -90,7 +91,7 @@ def test_named_columns_are_read(workplace, monkeypatch):
     (workplace / "dataset" / "own" / "own.inter").write_text(header + "".join(rows))
 
     def train_data(**settings):
-        negatives = {"train_neg_sample_args": None}  # that mend is undone with this one
+        negatives = {"train_neg_sample_args": None}  # that patch is undone with this one
         config = Config(model="SASRec", dataset="own", config_dict={**negatives, **settings})
         return data_preparation(config, create_dataset(config))[0].dataset
 

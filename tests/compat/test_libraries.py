@@ -1,4 +1,4 @@
-"""Each mend of libraries.py: the break is there without it, where this stack shows it, and gone with it."""
+"""Each patch of libraries.py: the break is there without it, where this stack shows it, and gone with it."""
 
 import sys
 import types
@@ -13,8 +13,8 @@ from recbole_glintru.compat import import_hooks, libraries
 PANDAS_3 = int(pd.__version__.partition(".")[0]) >= 3
 
 
-def unmend(monkeypatch, owner, name):
-    """Put back what a `functools.wraps` mend wrapped."""
+def unpatch(monkeypatch, owner, name):
+    """Put back what a `functools.wraps` patch wrapped."""
     monkeypatch.setattr(owner, name, getattr(owner, name).__wrapped__)
 
 
@@ -140,14 +140,14 @@ def test_pandas_builds_the_same_data_set(workplace, ragged_data):
     assert row("sizes", "i1") == pytest.approx([0, 1 / 3]) and row("sizes", "i5") == [0, 0]
 
 
-@pytest.mark.skipif(not PANDAS_3, reason="pandas 2 needs none of these mends")
-@pytest.mark.parametrize("mend", ["pandas_text_columns", "pandas_missing_values", "pandas_lengths"])
-def test_pandas_mends_are_needed(workplace, ragged_data, monkeypatch, mend):
+@pytest.mark.skipif(not PANDAS_3, reason="pandas 2 needs none of these patches")
+@pytest.mark.parametrize("patch", ["pandas_text_columns", "pandas_missing_values", "pandas_lengths"])
+def test_pandas_patches_are_needed(workplace, ragged_data, monkeypatch, patch):
     import recbole.data.dataset.dataset as dataset
 
-    if mend == "pandas_text_columns":
+    if patch == "pandas_text_columns":
         monkeypatch.setattr(dataset, "pd", pd)
-    elif mend == "pandas_missing_values":
+    elif patch == "pandas_missing_values":
         chained = lambda self: [  # noqa: E731  what RecBole does, in one line
             getattr(self, name)[field].fillna(0, inplace=True)
             for name in self.feat_name_list
@@ -155,7 +155,7 @@ def test_pandas_mends_are_needed(workplace, ragged_data, monkeypatch, mend):
         ]
         monkeypatch.setattr(dataset.Dataset, "_fill_nan", chained)
     else:
-        unmend(monkeypatch, pd.Series, "agg")
+        unpatch(monkeypatch, pd.Series, "agg")
     with pytest.raises((AttributeError, TypeError, ValueError, AssertionError, KeyError, IndexError, RuntimeError)):
         test_pandas_builds_the_same_data_set(workplace, ragged_data)
 
@@ -176,7 +176,7 @@ def test_pandas_read_only_columns(monkeypatch, recwarn):
     try:
         made = convert()
         assert made["id"].tolist() == [3, 4] and made["time"].tolist() == [0.5, 1.5] and not recwarn.list
-        unmend(monkeypatch, Dataset, "_dataframe_to_interaction")
+        unpatch(monkeypatch, Dataset, "_dataframe_to_interaction")
         with pytest.warns(UserWarning, match="not writable"):
             convert()
     finally:
@@ -206,7 +206,7 @@ def test_pandas_of_others_is_left_alone():
 
 
 def test_scipy_fills_matrices(workplace, monkeypatch, tiny):
-    """A graph model of RecBole's is built, and is not without the mend where SciPy lacks the method."""
+    """A graph model of RecBole's is built, and is not without the patch where SciPy lacks the method."""
     import scipy.sparse
     from recbole.config import Config
     from recbole.data import create_dataset

@@ -47,7 +47,7 @@ def test_an_error_names_its_rank(fail):
 def test_a_killed_process_is_named(fail):
     """By whoever ends first: the parent, which sees the signal, or rank 0, which gets no answer."""
     message = fail("killed")
-    assert "rank 1 has ended without a word: SIGKILL" in message or "no answer from rank 1 of 2" in message
+    assert "rank 1 ended without an error message: SIGKILL" in message or "no answer from rank 1 of 2" in message
 
 
 @pytest.mark.slow
@@ -75,15 +75,15 @@ LOST = RuntimeError("[gloo/transport/tcp/pair.cc:534] Connection closed by peer 
         (1, Store(), OSError("no disk"), "rank 1 of 3 failed: OSError: no disk"),
         (0, Store({"failed/2": b"OSError: no disk"}), LOST, "rank 2 of 3 failed: OSError: no disk (noticed by rank 0"),
         (0, Store({"left/2": b""}), LOST, "no answer from rank 1 of 3 (noticed by rank 0"),
-        (0, Store({"left/1": b"", "left/2": b""}), LOST, "the 3 ranks have lost their connection, all of them being"),
-        (2, SimpleNamespace(), LOST, "rank 0 of 3, which keeps the list of the ranks, has ended (noticed by rank 2"),
+        (0, Store({"left/1": b"", "left/2": b""}), LOST, "all 3 ranks are alive but have lost their connection"),
+        (2, SimpleNamespace(), LOST, "rank 0 of 3, which holds the list of the ranks, has ended (noticed by rank 2"),
     ],
 )
-def test_last_words(monkeypatch, rank, store, error, message):
+def test_failure_message(monkeypatch, rank, store, error, message):
     for constant in ("ROLL_CALL", "LINGER"):
         monkeypatch.setattr(process_failures, constant, 0.0)
     monkeypatch.setattr(process_failures, "_store", lambda: store)
-    assert process_failures._last_words(rank, 3, error).startswith(message)
+    assert process_failures._failure_message(rank, 3, error).startswith(message)
     assert store is None or error is LOST or store["failed/1"] == b"OSError: no disk"
 
 

@@ -1,7 +1,7 @@
 """Several processes: the numbers of one, and one checkpoint.
 
 What only two real processes can show is shown by one pair of them (`process_runs.py`), whose clocks differ and whose
-checkpoints are written slowly; it fails without any of the mends that it is for. The others are tested in place.
+checkpoints are written slowly; it fails without any of the patches that it is for. The others are tested in place.
 """
 
 import inspect
@@ -99,7 +99,7 @@ def test_there_is_one_checkpoint(two, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*plugin.announced_models(), process_runs.ACCELERATED])
 def test_gradients_of_all_models_are_averaged(two, name):
-    """A share each, in groups of like length, and on both the gradients of all rows, which are those without groups."""
+    """A share each, in groups of similar length; both get the gradients of all rows, which are those without groups."""
     expected = process_runs.gradients(name)
     first, second = (outcomes["gradients"][name] for outcomes in two[1])
     assert expected.keys() == first.keys()
@@ -216,7 +216,7 @@ def test_batches_that_cannot_be_those_of_one_process(
         said = [message for message in caplog.messages if "train_batch_size" in message]
         assert train_data.step == max(1, batch_size // ranks)
         assert len(said) == (rows is not None and rank == 0)
-        assert not said or f"train_batch_size={batch_size}: " in said[0] and f"train on {rows} at a time" in said[0]
+        assert not said or f"train_batch_size={batch_size}: " in said[0] and f"on {rows} rows at a time" in said[0]
 
 
 def test_a_rank_without_rows_evaluates_too():

@@ -1,4 +1,4 @@
-"""Each mend of tuning.py: the break is there without it, where this stack shows it, and gone with it."""
+"""Each patch of tuning.py: the break is there without it, where this stack shows it, and gone with it."""
 
 import contextlib
 import sys
@@ -72,7 +72,7 @@ def test_ray_results_have_metrics(monkeypatch):
     monkeypatch.setitem(sys.modules, module.__name__, module)
     tuning.ray_results_have_metrics(module)
     without_ray(monkeypatch)
-    assert module.objective_function({}) == result  # as without the mend
+    assert module.objective_function({}) == result  # as without the patch
     fake_ray(monkeypatch, None)
     assert module.objective_function({}) == {"recall@10": 0.5, **result}
 
@@ -142,8 +142,8 @@ def test_exhaustive_search(monkeypatch):
 
 def test_hyperopt_generator(fresh):
     """hyperopt 0.2.6 and later draw with `integers`, 0.2.5 with `randint`."""
-    mended = fresh("recbole.trainer.hyper_tuning")
-    generator = mended.np.random.RandomState(1)
+    patched = fresh("recbole.trainer.hyper_tuning")
+    generator = patched.np.random.RandomState(1)
     assert generator.integers(5) in range(5) and generator.randint(5) in range(5)
-    assert mended.np.random.RandomState(1).integers(10**9) == mended.np.random.RandomState(1).integers(10**9)
-    assert mended.np.prod([2, 3]) == 6 and np.random.RandomState is not mended.np.random.RandomState
+    assert patched.np.random.RandomState(1).integers(10**9) == patched.np.random.RandomState(1).integers(10**9)
+    assert patched.np.prod([2, 3]) == 6 and np.random.RandomState is not patched.np.random.RandomState

@@ -23,7 +23,7 @@ def away_from_the_network(monkeypatch, tmp_path):
 
 @pytest.fixture
 def launch(monkeypatch, away_from_the_network):
-    """Run the command line; in the place of training, RecBole's settings are merged and recorded."""
+    """Run the command line; instead of training, RecBole's settings are merged and recorded."""
     from recbole import quick_start  # not before recbole_glintru, which lets it be imported without Ray
 
     def run(*arguments, then=lambda recorded: None):

@@ -16,14 +16,14 @@ PARTS = ["train", "valid", "test"]
 def test_an_unknown_data_set_says_where_it_was_looked_for(launch, capsys, tmp_path):
     error = fails(capsys, launch("--dataset=own", "--data_path=elsewhere"))
     assert f"looked for {tmp_path / 'elsewhere' / 'own' / 'own.inter'}" in error
-    assert "knows no download" in error and "--data_path=DIR" in error
+    assert "has no download" in error and "--data_path=DIR" in error
     assert str(tmp_path / "dataset" / "own" / "own.inter") in fails(capsys, launch("--dataset=own"))
 
 
 def test_a_folder_without_the_data_is_no_data(launch, capsys, tmp_path):
     (tmp_path / "dataset" / "ml-1m").mkdir(parents=True)
     error = fails(capsys, launch("--dataset=ml-1m"))
-    assert str(tmp_path / "dataset" / "ml-1m" / "ml-1m.inter") in error and "the folder is there" in error
+    assert str(tmp_path / "dataset" / "ml-1m" / "ml-1m.inter") in error and "the folder exists" in error
 
 
 def test_a_saved_data_set_stands_for_the_files(launch, capsys, tmp_path):
@@ -109,7 +109,7 @@ def test_split_files_are_looked_for_by_their_names(launch, capsys, tmp_path):
         ("item_id_list:token_seq", [], ""),
         ("item_id_list:token_seq", ["--load_col=None"], ""),
         ("history:token_seq", [], "ITEM_ID_FIELD + LIST_SUFFIX='item_id_list' (the histories of benchmark_filename=["),
-        ("item_id_list:token", [], "the column's type in {file} is token, and must be token_seq"),
+        ("item_id_list:token", [], "the column's type in {file} is token, but must be token_seq"),
         (
             "item_id_list:token_seq",
             ["--load_col={'inter': ['user_id', 'item_id']}"],
@@ -180,7 +180,9 @@ def test_a_broken_download_leaves_nothing_behind(launch, monkeypatch, capsys, tm
     assert not (tmp_path / "dataset" / "ml-1m").exists()
 
 
-@pytest.mark.parametrize("typed, said", [("", "nobody answers (`echo y | ...` does)."), ("n\n", "was not downloaded.")])
+@pytest.mark.parametrize(
+    "typed, said", [("", "got no answer (`echo y | ...` gives one)."), ("n\n", "was not downloaded.")]
+)
 def test_a_large_download_is_asked_for(launch, monkeypatch, capsys, tmp_path, typed, said):
     """Under nohup there is nobody to ask."""
     serve(monkeypatch, b"", size=2 << 30)

@@ -112,7 +112,7 @@ def test_both_spellings_reach_recbole(launch, caplog, arguments):
 
 
 def test_a_notebook_calls_the_command(launch, monkeypatch):
-    """RecBole ignores the words behind the first one of a notebook."""
+    """RecBole ignores the words after the first one of a notebook."""
     monkeypatch.setattr(sys, "argv", ["/lib/ipykernel_launcher.py", "-f", "kernel.json"])
     assert launch("--learning_rate=0.01").config["learning_rate"] == 0.01
     assert sys.argv == ["/lib/ipykernel_launcher.py", "-f", "kernel.json"]
@@ -129,8 +129,8 @@ def test_several_processes_are_recboles_to_start(launch):
 @pytest.mark.parametrize(
     "arguments, named",
     [
-        (["GLINTRU"], "'GLINTRU' is no setting"),
-        (["-x"], "'-x' is no setting"),
+        (["GLINTRU"], "'GLINTRU' is not a setting"),
+        (["-x"], "'-x' is not a setting"),
         (["--learning_rate"], "--learning_rate has no value"),
         (["--learning_rate", "--topk=[5]"], "--learning_rate has no value"),
         (["--topk=[5]", "--topk=[6]"], "--topk is given twice: [5] and [6]"),
@@ -153,7 +153,7 @@ def test_several_processes_are_recboles_to_start(launch):
         (["--config_files='a.yaml"], "--config_files: 'a.yaml: No closing quotation"),
         (["--config_files=absent.yaml"], "cannot read absent.yaml: No such file"),
         (["--config_files=broken.yaml"], "broken.yaml is not YAML"),
-        (["--config_files=empty.yaml"], "empty.yaml holds no settings"),
+        (["--config_files=empty.yaml"], "empty.yaml contains no settings"),
     ],
 )
 def test_mistakes_are_named(launch, capsys, tmp_path, arguments, named):
@@ -173,7 +173,10 @@ def test_mistakes_are_named(launch, capsys, tmp_path, arguments, named):
 )
 def test_a_misspelt_setting_is_told_of(launch, capsys, model, setting, meant):
     assert launch(f"--model={model}", f"--{setting}=2").ran
-    assert f"{setting}=2: neither RecBole nor {model} reads it. Is {meant} meant?\n" in capsys.readouterr().err
+    assert (
+        f"{setting}=2: neither RecBole nor {model} reads this setting. Did you mean {meant}?\n"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(
@@ -188,17 +191,19 @@ def test_a_misspelt_setting_is_told_of(launch, capsys, model, setting, meant):
 )
 def test_a_setting_that_nobody_reads_is_told_of(launch, capsys, tmp_path, model, setting):
     """On the command line and in files, which may have it from another model."""
-    said = f"{setting}: neither RecBole nor {model} reads it.\n"
+    said = f"{setting}: neither RecBole nor {model} reads this setting.\n"
     assert launch(f"--model={model}", f"--{setting}").ran and said in capsys.readouterr().err
     (tmp_path / "own.yaml").write_text(setting.replace("=", ": ") + f"\nmodel: {model}\n")
     assert launch("--config_files=own.yaml").ran
-    assert [line for line in capsys.readouterr().err.splitlines(True) if "reads it" in line] == [said]
+    assert [line for line in capsys.readouterr().err.splitlines(True) if "reads this setting" in line] == [said]
 
 
 def test_a_misspelt_setting_of_a_file_is_told_of(launch, capsys, tmp_path):
     (tmp_path / "own.yaml").write_text("n_layer: 3\n")
     assert launch("--config_files=own.yaml").ran
-    assert "n_layer=3: neither RecBole nor GLINTRU reads it. Is n_layers meant?" in capsys.readouterr().err
+    assert (
+        "n_layer=3: neither RecBole nor GLINTRU reads this setting. Did you mean n_layers?" in capsys.readouterr().err
+    )
 
 
 def test_other_settings_are_not_told_of(launch, capsys, tmp_path):
@@ -207,7 +212,7 @@ def test_other_settings_are_not_told_of(launch, capsys, tmp_path):
     (tmp_path / "own.yaml").write_text("model: GLINTRU\ndataset: ml-100k\nencoding: utf-8\n")
     assert launch("--accelerate=False", "--config_files=own.yaml", *(f"--{name}=5" for name in names)).ran
     assert launch("--model=FEARec", "--tau=1").ran  # which RecBole's FEARec.yaml leaves out
-    assert "reads it" not in capsys.readouterr().err
+    assert "reads this setting" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("wrong, nearest", [("GLINT-RU", "GLINTRU"), ("glintru", "GLINTRU"), ("SasRec", "SASRec")])

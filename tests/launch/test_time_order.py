@@ -38,11 +38,11 @@ def clicks(step):
 
 
 def test_clicks_of_a_file_out_of_order(workplace, caplog):
-    """The first seven clicks of a user are in one step, where all but the fourth change places; the last is behind."""
+    """A user's first seven clicks are in one step, where all but the fourth change places; the last is after them."""
     data, (said,) = prepare(workplace, caplog, clicks)
     assert last_history(data) != [f"i{step}" for step in range(CLICKS - 1)]
-    assert said.startswith("TIME_FIELD='timestamp': RecBole holds times as float32, here in steps of 128, ")
-    assert "36 of 48 interactions of own are out of the order of time. Sort the file by time." in said
+    assert said.startswith("TIME_FIELD='timestamp': RecBole stores times as float32, here in steps of 128, ")
+    assert "36 of 48 interactions of own are not in the order of time. Sort the file by time." in said
     assert "\n" not in said
 
 
@@ -89,4 +89,4 @@ def test_ml_100k_is_out_of_order_unless_scaled(workplace, caplog, settings, warn
     config = merged_settings("GLINTRU", "ml-100k", [], settings)
     time_order.warn(config, create_dataset(config))
     assert caplog.text.count("steps of 64, and keeps") == caplog.text.count("TIME_FIELD") == warns
-    assert caplog.text.count(" of 100000 interactions of ml-100k are out of the order of time") == warns
+    assert caplog.text.count(" of 100000 interactions of ml-100k are not in the order of time") == warns

@@ -153,7 +153,7 @@ def test_optional_features_may_be_missing(caplog):
     features = make(["colour", "genre", "year"], optional=["colour", "year"])
     assert features.names == ["year", "genre"]
     (said,) = caplog.messages
-    assert "goes without colour. The data set has genre" in said
+    assert "leaves out colour. The data set has genre" in said
 
 
 def test_a_type_without_embedding_is_named():

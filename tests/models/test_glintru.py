@@ -179,15 +179,15 @@ def test_number_of_parameters():
 @pytest.mark.parametrize(
     "key, value, allowed",
     [
-        ("hidden_size", 0, "a whole number from 1"),
-        ("hidden_size", "64", "a whole number from 1"),
+        ("hidden_size", 0, "a whole number, at least 1"),
+        ("hidden_size", "64", "a whole number, at least 1"),
         ("n_heads", 3, "a divisor of hidden_size=16"),
-        ("n_heads", 0, "a whole number from 1"),
+        ("n_heads", 0, "a whole number, at least 1"),
         ("n_layers", 5, "a whole number from 1 to 4"),
         ("n_layers", True, "a whole number from 1 to 4"),
         ("kernel_size", 4, "a positive odd number"),
         ("kernel_size", -1, "a positive odd number"),
-        ("gru_layers", 0, "a whole number from 1"),
+        ("gru_layers", 0, "a whole number, at least 1"),
         ("gate_reduction", 17, "a whole number from 1 to 16"),
         ("embedding_dropout_prob", -0.1, "a probability"),
         ("hidden_dropout_prob", 1.0, "a probability"),
@@ -197,7 +197,7 @@ def test_number_of_parameters():
         ("gate_activation", "swish", "one of silu, relu, sigmoid, elu"),
         ("key_norm", "column", "one of position, sequence"),
         ("pad_row_init", "ones", "one of zero, random"),
-        ("layer_norm_eps", -1e-12, "a number of at least 0.0"),
+        ("layer_norm_eps", -1e-12, "a finite number, at least 0"),
         ("mask_padding", "False", "True or False"),
         ("use_gru", 1, "True or False"),
         ("loss_type", "TOP1", "one of CE, BPR"),
@@ -225,7 +225,7 @@ def test_a_block_needs_an_expert():
 
 
 def test_only_what_the_last_position_needs_is_computed():
-    """Behind the recurrence of a 200-step history: k+1 over 2 positions into the gate, one into the gated MLP."""
+    """After the recurrence of a 200-step history: k+1 over 2 positions into the gate, one into the gated MLP."""
     model = make_model("GLINTRU", MAX_ITEM_LIST_LENGTH=200).eval()
     block, seen = model.blocks[0], {}
     for name in (

@@ -42,7 +42,7 @@ def test_unit_equals_its_complex_equations(rows, length, d, state_size):
 
 
 def test_unit_at_last():
-    """The weighted sum over a history is the recurrence's last state, whatever stands behind the history."""
+    """The weighted sum over a history is the recurrence's last state, whatever comes after the history."""
     torch.manual_seed(0)
     unit = LinearRecurrentUnit(6, 12).double()
     x = torch.randn(6, 15, 6, dtype=torch.float64, requires_grad=True)
@@ -115,13 +115,13 @@ def test_item_bias_is_added():
 @pytest.mark.parametrize(
     "key, value, allowed",
     [
-        ("state_expansion", 0, "a whole number from 1"),
-        ("n_layers", 0, "a whole number from 1"),
-        ("inner_size", None, "a whole number from 1"),
+        ("state_expansion", 0, "a whole number, at least 1"),
+        ("n_layers", 0, "a whole number, at least 1"),
+        ("inner_size", None, "a whole number, at least 1"),
         ("hidden_dropout_prob", 1.0, "a probability"),
         ("attn_dropout_prob", -0.1, "a probability"),
-        ("layer_norm_eps", "small", "a number of at least 0.0"),
-        ("initializer_range", -1, "a number of at least 0.0"),
+        ("layer_norm_eps", "small", "a finite number, at least 0"),
+        ("initializer_range", -1, "a finite number, at least 0"),
         ("loss_type", "BCE", "one of CE, BPR, CE_all"),
     ],
 )

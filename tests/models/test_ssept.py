@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from fakes import make_batch, make_histories, make_model
 
-from recbole_glintru.models.ssept import shared
+from recbole_glintru.models.ssept import replace_at_random
 
 LENGTHS = (1, 12, 7, 2, 9, 12)
 USERS = torch.tensor([1, 2, 3, 4, 5, 10])
@@ -114,7 +114,7 @@ def test_ids_are_replaced_as_often_as_set(probability):
     torch.manual_seed(0)
     ids = torch.randint(1, 50, (400, 100))
     ids[:, 70:] = 0
-    new = shared(ids, probability, 50)
+    new = replace_at_random(ids, probability, 50)
     assert torch.equal(new[:, 70:], ids[:, 70:])
     assert new[:, :70].min() >= 1 and new[:, :70].max() <= 49
     changed = new[:, :70] != ids[:, :70]
@@ -168,12 +168,12 @@ def test_heads_must_divide_the_joint_width():
 @pytest.mark.parametrize(
     "key, value, allowed",
     [
-        ("user_hidden_size", 0, "a whole number from 1"),
-        ("n_heads", 0, "a whole number from 1"),
-        ("n_layers", 1.0, "a whole number from 1"),
+        ("user_hidden_size", 0, "a whole number, at least 1"),
+        ("n_heads", 0, "a whole number, at least 1"),
+        ("n_layers", 1.0, "a whole number, at least 1"),
         ("hidden_dropout_prob", 1.0, "a probability"),
         ("attn_dropout_prob", -0.1, "a probability"),
-        ("layer_norm_eps", None, "a number of at least 0.0"),
+        ("layer_norm_eps", None, "a finite number, at least 0"),
         ("sse_user_prob", 1.5, "a probability"),
         ("sse_item_prob", "often", "a probability"),
         ("loss_type", "CE_all", "one of CE, BPR, BCE"),

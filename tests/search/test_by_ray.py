@@ -62,7 +62,7 @@ def test_finished_stopped_failed_interrupted(tmp_path, capsys):
     ((parameters, result),) = by_ray._finished(trials, space, wanted=6)
     assert parameters == {"n_layers": 1} and result["best_valid_score"] == 0.5
     told = capsys.readouterr().err
-    assert told == "6 trials: 1 finished, 1 stopped early, 1 failed, 3 interrupted or not begun.\n"
+    assert told == "6 trials: 1 finished, 1 stopped early, 1 failed, 3 interrupted or not started.\n"
     trials[3].error_file = tmp_path / "error.txt"
     trials[3].error_file.write_text("Traceback ...\nValueError: n_layers=4: must be less.\n")
     with pytest.raises(UserError, match="every trial failed; the first says: ValueError: n_layers=4: must be less."):

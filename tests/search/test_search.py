@@ -22,7 +22,7 @@ TEST_ONLY = "--eval_args={'split': {'LS': 'test_only'}, 'order': 'TO', 'group_by
 
 @pytest.fixture
 def trials(monkeypatch):
-    """In the place of training, the parameters of each trial are recorded; its score is its learning rate."""
+    """Instead of training, the parameters of each trial are recorded; its score is its learning rate."""
     seen = []
 
     def run(fixed, parameters, report=None, scratch=None):
@@ -42,8 +42,8 @@ def trials(monkeypatch):
         (["--tool=optuna"], "--tool=optuna: must be one of hyperopt, ray."),
         (["--algo=grid"], "--algo=grid: with --tool=hyperopt it must be one of exhaustive, random, bayes."),
         (["--tool=ray", "--algo=bayes"], "--algo=bayes: with --tool=ray it must be one of random, exhaustive."),
-        (["--address=auto"], "--address=auto: is for --tool=ray, and the tool is hyperopt."),
-        (["--tool=Ray", "--early_stop=3"], "--early_stop=3: is for --tool=hyperopt, and the tool is ray."),
+        (["--address=auto"], "--address=auto: is for --tool=ray, but the tool is hyperopt."),
+        (["--tool=Ray", "--early_stop=3"], "--early_stop=3: is for --tool=hyperopt, but the tool is ray."),
         (["--max_evals=0"], "--max_evals=0: must be at least 1."),
         (["--max_evals=few"], "argument --max_evals: invalid int value: 'few'"),
         (["--tool=ray", "--gpus_per_trial=1.5"], "--gpus_per_trial=1.5: must be a whole number, or a fraction"),
@@ -53,19 +53,19 @@ def trials(monkeypatch):
         (["--tool=ray", "--algo=exhaustive", "--num_samples=3"], "--num_samples=3: --algo=exhaustive tries every"),
         (["--nproc=2"], "--nproc: a trial is one process"),
         (["--learning_rate"], "--learning_rate has no value"),
-        (["GLINTRU"], "'GLINTRU' is no setting"),
+        (["GLINTRU"], "'GLINTRU' is not a setting"),
         (["--model=GLINTRUE"], "There is no model named 'GLINTRUE'. Did you mean GLINTRU"),
         (["--params_file=none.hyper"], "--params_file=none.hyper: there is no such file."),
-        (["--model=SASRec"], "SASRec comes without a search space: name one with --params_file"),
-        (["--kernel_size=5"], "--kernel_size=5: the search varies kernel_size, and a setting on the command line"),
+        (["--model=SASRec"], "SASRec has no search space of its own: name one with --params_file"),
+        (["--kernel_size=5"], "--kernel_size=5: the search varies kernel_size, but a setting on the command line"),
         (["--dropout_prob=0.1"], "--dropout_prob=0.1: the search varies embedding_dropout_prob, which is the same"),
         (["--eval_step=0"], f"eval_args: split={SPLIT}, eval_step=0, epochs=12: a search needs validation scores"),
         (["--epochs=0"], f"eval_args: split={SPLIT}, eval_step=1, epochs=0: a search needs validation scores"),
         (["--epochs=2", "--eval_step=3"], f"eval_args: split={SPLIT}, eval_step=3, epochs=2: a search needs"),
         ([TEST_ONLY], "eval_args: split={'LS': 'test_only'}, eval_step=1, epochs=12: a search needs"),
-        (["--tool=ray", "--gpu_id=1"], "gpu_id: Ray hands out the GPUs, see --gpus_per_trial."),
-        (["--output_file=nowhere/a.result"], "--output_file=nowhere/a.result: nowhere is no folder"),
-        (["--display_file=."], "--display_file=.: . is no folder, or . is one."),
+        (["--tool=ray", "--gpu_id=1"], "gpu_id: Ray assigns the GPUs, see --gpus_per_trial."),
+        (["--output_file=nowhere/a.result"], "--output_file=nowhere/a.result: nowhere is not a folder"),
+        (["--display_file=."], "--display_file=.: . is not a folder, or . is one."),
         (["--output_file=a.yaml"], "--output_file=a.yaml, --best_file=a.yaml: must be different files."),
         (["--data_path=nowhere", "--dataset=own"], "no data for 'own': looked for"),
         (["--loss_type=MSE"], "loss_type='MSE': GLINTRU can be trained with"),
@@ -93,16 +93,16 @@ def test_mistakes(workplace, trials, capsys, arguments, message):
         ("learning_rate uniform 0,inf", "learning_rate uniform 0,inf: must be low,high with low below high."),
         ("n_layers quniform 1,2", "n_layers quniform 1,2: must be low,high,step with low below high."),
         ("n_layers quniform 1,9,0", "n_layers quniform 1,9,0: the step must be above 0."),
-        ("n_layers choice [1]\nn_layers choice [2]", "line 2: n_layers is there twice."),
-        ("n_layer choice [1, 2]", "n_layer, which the search varies, is no setting of RecBole or GLINTRU"),
-        ("embedding_size choice [32, 64]", "embedding_size, which the search varies, is no setting of RecBole or GLIN"),
-        ("model choice ['SASRec', 'NARM']", "model: a search cannot vary it, for its trials are of one model"),
-        ("dataset choice ['ml-1m']", "dataset: a search cannot vary it, for its trials are of one model"),
-        ("valid_metric choice ['MRR@10']", "valid_metric: a search cannot vary it, for only scores of one kind"),
-        ("eval_args choice [{}]", "eval_args: a search cannot vary it, for only scores of one kind"),
+        ("n_layers choice [1]\nn_layers choice [2]", "line 2: n_layers is listed twice."),
+        ("n_layer choice [1, 2]", "n_layer, which the search varies, is not a setting of RecBole or GLINTRU"),
+        ("embedding_size choice [32, 64]", "embedding_size, which the search varies, is not a setting of RecBole or "),
+        ("model choice ['SASRec', 'NARM']", "model: a search cannot vary it: all trials use one model"),
+        ("dataset choice ['ml-1m']", "dataset: a search cannot vary it: all trials use one model"),
+        ("valid_metric choice ['MRR@10']", "valid_metric: a search cannot vary it: only scores of one kind"),
+        ("eval_args choice [{}]", "eval_args: a search cannot vary it: only scores of one kind"),
         ("valid_metric_bigger choice [True]", "valid_metric_bigger: a search cannot vary it"),
         ("gru_layers choice [1]\nnum_layers choice [2]", "gru_layers and num_layers are the same setting of GLINTRU"),
-        ("learning_rate loguniform -8,-4", "learning_rate loguniform: --algo=exhaustive tries every choice"),
+        ("learning_rate loguniform -8,-4", "learning_rate loguniform: --algo=exhaustive needs kind choice"),
     ],
 )
 def test_mistakes_in_params_files(workplace, trials, capsys, text, message):
@@ -113,12 +113,12 @@ def test_mistakes_in_params_files(workplace, trials, capsys, text, message):
 def test_a_params_file_that_is_no_text(workplace, trials, capsys):
     (workplace / "space.hyper").write_bytes(b"\xff\xfe")
     assert command.main(["--params_file=space.hyper"]) == 2
-    assert "error: space.hyper is no text in UTF-8" in capsys.readouterr().err and not trials
+    assert "error: space.hyper is not UTF-8 text" in capsys.readouterr().err and not trials
 
 
 def test_ray_hands_out_the_gpus(workplace, trials, capsys):
     assert command.main(["--tool=ray", params_file("gpu_id choice [0, 1]")]) == 2
-    assert "error: gpu_id: Ray hands out the GPUs, see --gpus_per_trial." in capsys.readouterr().err
+    assert "error: gpu_id: Ray assigns the GPUs, see --gpus_per_trial." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("tool", ["hyperopt", "ray"])
@@ -158,7 +158,7 @@ def test_exhaustive_search_tries_everything_once(workplace, trials):
 
 @pytest.mark.parametrize("name, file", [("num_layers", "gru_layers: 3"), ("gru_layers", "num_layers: 3")])
 def test_a_setting_by_its_name_here_and_by_the_authors(workplace, trials, name, file):
-    """Either varies, above what a file says by the other."""
+    """Either varies, and overrides the other in a file."""
     Path("mine.yaml").write_text(file + "\n")
     space = params_file(f"learning_rate choice [0.1]\n{name} choice [1, 2]")
     outcome = command.run(*command.parse([space, "--config_files=mine.yaml"]))
@@ -210,7 +210,9 @@ def test_a_failing_trial_ends_alone(workplace, monkeypatch, capsys):
 def test_unread_settings_of_files_are_told(workplace, trials, capsys):
     Path("mine.yaml").write_text("n_layer: 2\n")
     command.run(*command.parse([params_file("learning_rate choice [0.1]"), "--config_files=mine.yaml"]))
-    assert "n_layer=2: neither RecBole nor GLINTRU reads it. Is n_layers meant?" in capsys.readouterr().err
+    assert (
+        "n_layer=2: neither RecBole nor GLINTRU reads this setting. Did you mean n_layers?" in capsys.readouterr().err
+    )
 
 
 def test_three_failing_trials_end_the_search(workplace, monkeypatch, capsys):
@@ -223,7 +225,7 @@ def test_three_failing_trials_end_the_search(workplace, monkeypatch, capsys):
     assert command.main([params_file("n_layers choice [1, 2, 3, 4, 5]")]) == 2
     assert "the first 3 trials failed, the last with n_layers:" in capsys.readouterr().err and len(seen) == 3
     assert command.main([params_file("n_layers choice [1, 2]")]) == 2
-    assert "error: no trial came to its end." in capsys.readouterr().err
+    assert "error: no trial finished." in capsys.readouterr().err
 
 
 def test_a_search_without_a_test_part(workplace, tiny, capsys):
