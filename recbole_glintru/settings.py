@@ -9,8 +9,6 @@ from math import inf
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Optional, Union
 
-import numpy as np
-
 if TYPE_CHECKING:  # the command line reads settings before it needs PyTorch
     from recbole_glintru.ops.histories.grouping import Costs
 
@@ -50,6 +48,8 @@ def probability(config, key: str) -> float:
 
 def switch(config, key: str) -> bool:
     """True or False."""
+    import numpy as np
+
     value = config[key]
     if not isinstance(value, (bool, np.bool_)):
         raise _wrong(key, value, "True or False")
