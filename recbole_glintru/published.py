@@ -6,7 +6,10 @@ few parameters that have another shape in `convert_published`.
 
 import re
 from collections.abc import Mapping
+from typing import Union
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
 
@@ -17,11 +20,14 @@ def translate(model: nn.Module, name: str) -> str:
     return name
 
 
-def load_published(model: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
+def load_published(model: nn.Module, state_dict: Mapping[str, Union[Tensor, np.ndarray]]) -> None:
     """Load a `state_dict` of the published code into `model`.
+
+    Args:
+        state_dict: tensors, or NumPy arrays, by the published names.
 
     Raises:
         RuntimeError: a parameter is missing, left over or of another shape; the message lists the names.
     """
-    own: dict[str, Tensor] = {translate(model, name): tensor for name, tensor in state_dict.items()}
+    own: dict[str, Tensor] = {translate(model, name): torch.as_tensor(values) for name, values in state_dict.items()}
     model.load_state_dict({name: model.convert_published(name, tensor) for name, tensor in own.items()})

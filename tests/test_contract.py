@@ -236,6 +236,45 @@ def test_a_default_device_of_the_users_changes_nothing(name):
     assert torch.equal(loss, expected[0]) and torch.equal(scores, expected[1])
 
 
+@pytest.mark.parametrize("name, loss_type", each_loss())
+def test_second_derivatives_are_right_or_refused(name, loss_type):
+    """A Hessian-vector product, against the difference of two gradients. None may lack a part without a word."""
+    model, rows = build(name, loss_type=loss_type, **without_chance(name)).double(), batch()
+    model.eval()
+    parameters = [parameter for parameter in model.parameters() if not parameter.is_complex()]
+    generator = torch.Generator().manual_seed(3)
+    vector = [torch.randn(parameter.shape, generator=generator).double() for parameter in parameters]
+    next(part for part, parameter in zip(vector, parameters) if parameter is model.item_embedding.weight)[0] = 0
+
+    def gradients(**options):
+        return torch.autograd.grad(model.calculate_loss(rows), parameters, allow_unused=True, **options)
+
+    def moved(step):
+        with torch.no_grad():
+            for parameter, part in zip(parameters, vector):
+                parameter += step * part
+        return gradients()
+
+    try:
+        first = gradients(create_graph=True)
+        along = sum((gradient * part).sum() for gradient, part in zip(first, vector) if gradient is not None)
+        product = torch.autograd.grad(along, parameters, allow_unused=True)
+    except RuntimeError as error:
+        assert "second derivatives are not supported" in str(error) or "not implemented" in str(error)
+        return
+    for ahead, back, actual in zip(moved(1e-7), moved(-2e-7), product):
+        if ahead is not None:
+            actual = torch.zeros_like(ahead) if actual is None else actual
+            torch.testing.assert_close(actual, (ahead - back) / 2e-7, rtol=1e-4, atol=1e-6)
+
+
+def test_an_empty_history_is_refused(name):
+    model, (item_seq, item_seq_len, *context) = build(name).eval(), build(name).history(batch())
+    item_seq_len[2] = 0
+    with pytest.raises(ValueError, match="item_seq_len has a history of 0 items"):
+        model(item_seq, item_seq_len, *context)
+
+
 def test_a_batch_of_no_histories_has_no_scores(name):
     """As of RecBole's models: `full_sort_topk` asks for users who have nothing to predict."""
     model, empty = build(name).eval(), batch()[:0]

@@ -260,6 +260,16 @@ def test_padding_reaches_the_published_output(golden, key):
         assert largest_difference(model(item_seq, golden["item_seq_len"]), model(*model.history(batch))) <= 1e-6
 
 
+def test_published_parameters_may_be_arrays():
+    golden = Golden(FILES[0])
+    model, arrays = golden.model(), {name: tensor.numpy() for name, tensor in golden.group("param/").items()}
+    expected = {name: parameter.clone() for name, parameter in model.state_dict().items()}
+    for parameter in model.parameters():
+        torch.nn.init.zeros_(parameter)
+    published.load_published(model, arrays)
+    assert all(torch.equal(parameter, expected[name]) for name, parameter in model.state_dict().items())
+
+
 @recorded("initstat/")
 def test_initialisation(golden, key):
     """Mean, spread and range of each parameter right after its construction are the published ones, as draws allow."""

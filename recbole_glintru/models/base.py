@@ -100,10 +100,14 @@ class NextItemRecommender(SequentialRecommender):
 
         Returns:
             `[B, d]`.
+
+        Raises:
+            ValueError: a length is below 1. On a GPU this is not checked, unless the lengths are on the host too.
         """
         if len(item_seq) == 0:  # of users who have nothing to predict; RecBole's models take them too
             one = (column.new_ones(1, *column.shape[1:]) for column in (item_seq, item_seq_len, *context))
             return self(*one)[:0]
+        host_lengths.check_lengths(item_seq_len)
         if not self.length_invariant:
             return self.encode(item_seq, item_seq_len, *context)
         if self.packs_histories:

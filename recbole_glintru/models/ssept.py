@@ -43,7 +43,7 @@ class CausalAttention(nn.Module):
     def __init__(self, hidden_size: int, n_heads: int, dropout_prob: float):
         super().__init__()
         self.n_heads = n_heads
-        self.dropout_prob = dropout_prob
+        self.dropout = nn.Dropout(dropout_prob)  # not called: PyTorch's attention takes its probability
         self.query = nn.Linear(hidden_size, hidden_size)
         self.key = nn.Linear(hidden_size, hidden_size, bias=False)  # a key's bias has no effect on the softmax
         self.value = nn.Linear(hidden_size, hidden_size)
@@ -69,7 +69,7 @@ class CausalAttention(nn.Module):
             value,
             attn_mask=None if visible is None else visible[:, None, None, :],
             is_causal=visible is None,
-            dropout_p=self.dropout_prob if self.training else 0.0,
+            dropout_p=self.dropout.p if self.dropout.training else 0.0,
         )
         return context.transpose(1, 2).flatten(-2)
 
@@ -106,8 +106,8 @@ class SSEPTBlock(nn.Module):
 class SSEPT(NextItemRecommender):
     """SSE-PT: Sequential Recommendation Via Personalized Transformer (RecSys 2020, arXiv:1908.05435).
 
-    SASRec on tokens [item; user]: the score of an item is the dot product of [item; user] with the last state. What
-    differs from the published code, and why:
+    SASRec on tokens [item; user]: the score of an item is the dot product of [item; sqrt(d_u) user] with the last
+    state, of tokens [sqrt(d) item; sqrt(d_u) user] with positions. What differs from the published code, and why:
 
     * Histories are padded on the right, and position 0 is the oldest item instead of the first of
       `MAX_ITEM_LIST_LENGTH` slots, so the state depends on the history alone.

@@ -9,8 +9,8 @@ from typing import Optional
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from recbole_glintru.ops.first_derivative import first_derivative_only
 from recbole_glintru.ops.precision import at_least_float32, is_autocast
 from recbole_glintru.ops.tracing import is_traced
 
@@ -66,7 +66,7 @@ class _InPieces(torch.autograd.Function):
         return losses.mean()
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx, grad_loss):
         grad_state, grad_weight, grad_bias = ctx.saved_tensors
         factor = grad_loss / len(grad_state)

@@ -9,9 +9,9 @@ from typing import Optional
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from recbole_glintru.ops.dropout import draw, dropout, keep, resolves
+from recbole_glintru.ops.first_derivative import first_derivative_only
 from recbole_glintru.ops.precision import is_autocast
 from recbole_glintru.ops.tracing import is_traced
 
@@ -59,7 +59,7 @@ class _InPieces(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx, grad_out):
         u, expand, bias, reduce, draws = ctx.saved_tensors
         grad_u, grad_expand, grad_reduce = torch.empty_like(u), torch.zeros_like(expand), torch.zeros_like(reduce)

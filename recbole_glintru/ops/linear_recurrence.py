@@ -10,7 +10,8 @@ from typing import Optional
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from recbole_glintru.ops.first_derivative import first_derivative_only
 
 ROWS_AT_ONCE = 16  # of a sum over rows: its products stay in the cache
 
@@ -82,7 +83,7 @@ class _LinearRecurrence(torch.autograd.Function):
         return states
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx, gradient: Tensor):
         decay, states = ctx.saved_tensors
         x_gradient = _scan(decay.conj().resolve_conj(), gradient, ctx.chunk, step=-1)

@@ -303,6 +303,15 @@ def test_item_tables_follow_each_weight(name):
     torch.testing.assert_close(after, model(*histories).detach(), rtol=0, atol=1e-11)
 
 
+@pytest.mark.parametrize("experts", [{}, {"use_linear_attention": False}, {"use_gru": False}])
+def test_an_unknown_item_is_refused_by_the_tables(experts):
+    """Where it stands among the others: its row would be another item's at the next tap."""
+    model, (item_seq, item_seq_len) = make_model("GLINTRU", **experts).eval(), make_histories(LENGTHS)
+    item_seq[1, 5] = model.n_items
+    with torch.no_grad(), pytest.raises(IndexError):
+        model(item_seq, item_seq_len)
+
+
 class Scaled(torch.nn.Embedding):
     def forward(self, items):
         return 3 * super().forward(items)

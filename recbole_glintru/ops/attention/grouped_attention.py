@@ -6,9 +6,9 @@ as many as pay, with zeros behind the shorter ones of each, and the results go b
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from recbole_glintru.ops.attention.reference import linear_attention
+from recbole_glintru.ops.first_derivative import first_derivative_only
 from recbole_glintru.ops.histories.grouping import Costs, plan
 
 # On one core, at width 64, a group costs as much as 150 to 300 positions more, and no step costs anything.
@@ -48,7 +48,7 @@ class _Put(torch.autograd.Function):
         return x.new_zeros(size, *x.shape[1:]).index_copy_(0, places, x)
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx, grad):
         return grad.index_select(0, *ctx.saved_tensors), None, None
 
@@ -63,6 +63,6 @@ class _Take(torch.autograd.Function):
         return x.index_select(0, places)
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx, grad):
         return grad.new_zeros(ctx.size, *grad.shape[1:]).index_copy_(0, *ctx.saved_tensors, grad), None

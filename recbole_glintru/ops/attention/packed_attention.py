@@ -9,9 +9,9 @@ would go into memory.
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from recbole_glintru.ops.attention.reference import NORM_FLOOR
+from recbole_glintru.ops.first_derivative import first_derivative_only
 from recbole_glintru.ops.layouts.pieces import collect, pieces, spread
 
 ELEMENTS = 1 << 18  # of a piece: 1 MiB in float32
@@ -54,7 +54,7 @@ class _PackedAttention(torch.autograd.Function):
         return context
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx, grad_context):
         query, key, value, weights, norms = ctx.saved_tensors
         grad_query, grad_key, grad_value = torch.zeros_like(query), torch.empty_like(key), torch.empty_like(value)

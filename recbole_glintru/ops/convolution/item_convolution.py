@@ -31,8 +31,13 @@ def convolve_items(layout: Packed, items: Tensor, table: Tensor, k: int) -> Tens
 
     Returns:
         `[N, out]`.
+
+    Raises:
+        IndexError: an item is not in the table.
     """
     nothing = len(table) - 1
+    if items.max() >= nothing // k:  # it would be the next tap's row
+        raise IndexError(f"item {items.max()} is out of range: there are {nothing // k} items.")
     items = torch.cat([items, items.new_tensor([nothing])])[layout.neighbours(k)]  # [N, k]
     rows = items + torch.arange(k, device=items.device) * (nothing // k)
     return F.embedding_bag(rows.clamp(max=nothing), table, mode="sum")

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from recbole_glintru.ops.first_derivative import first_derivative_only
 
 ELEMENTS = 1 << 20  # of the buffer: 4 MiB in float32
 
@@ -41,7 +42,7 @@ class _PackedConvolution(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx, grad_y):
         x, taps, neighbours = ctx.saved_tensors
         grad_x = torch.empty_like(x)

@@ -16,9 +16,9 @@ would have to hold its tile, the three times wider tile of the product and both 
 import torch
 import triton
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from recbole_glintru.ops.convolution.triton_kernels import convolve, tap_gradients
+from recbole_glintru.ops.first_derivative import first_derivative_only
 from recbole_glintru.ops.launching import on_device_of
 
 ROWS = 128  # positions a program
@@ -52,7 +52,7 @@ class _TritonConvolution(torch.autograd.Function):
         return _convolved(*factors, biases.contiguous(), layout)
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx, grad_y):
         x, taps = ctx.saved_tensors
         grad_y = grad_y.contiguous()

@@ -5,7 +5,8 @@ from typing import Optional
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from recbole_glintru.ops.first_derivative import first_derivative_only
 
 # The gates of a layer, four numbers a position and channel, are kept for the backward pass up to this size. Larger ones
 # are computed again from the states, in 1.5 times the time: 197 against 135 ms at ML-1M's shape, where they take 62 MB.
@@ -68,7 +69,7 @@ class _PackedGRU(torch.autograd.Function):
         return states if places is None else (states[places], x[places])
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx, grad_states, grad_inputs=None):
         x, weight_ih, weight_hh, bias_ih, bias_hh, states, places = ctx.saved_tensors
         before = _states_before(states, ctx.counts)

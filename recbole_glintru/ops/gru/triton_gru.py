@@ -19,8 +19,8 @@ import torch
 import torch.nn.functional as F
 import triton
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from recbole_glintru.ops.first_derivative import first_derivative_only
 from recbole_glintru.ops.gru.triton_kernels import gru_backward, gru_forward
 from recbole_glintru.ops.launching import on_device_of
 from recbole_glintru.ops.layouts.compact import Compact
@@ -132,7 +132,7 @@ class _TritonGRU(torch.autograd.Function):
         return states
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx, grad_states):
         x, weight_ih, weight_hh, states, *where = ctx.saved_tensors
         d, padded = weight_hh.shape[1], isinstance(ctx.layout, Padded)

@@ -6,7 +6,7 @@ leaves them with it.
 """
 
 from collections.abc import Sequence
-from typing import Union
+from typing import Optional, Union
 
 import numpy as np
 import torch
@@ -18,25 +18,44 @@ _NAME = "_on_host"
 
 
 def remember(numbers: Tensor, on_host: np.ndarray) -> Tensor:
-    """Leave with a tensor of integers, which nobody changes afterwards, the same integers on the host.
+    """Leave the same integers, on the host, with a tensor of integers.
 
-    They are with this object, which `.to` returns where it has nothing to do, and not with copies or parts of it.
+    They are with this object, which `.to` returns where it has nothing to do, and not with copies or parts of it. They
+    are forgotten when the tensor is changed in place.
 
     Returns:
         `numbers`.
     """
-    setattr(numbers, _NAME, on_host)
+    setattr(numbers, _NAME, (on_host, _version(numbers)))
     return numbers
 
 
 def of(numbers: Tensor) -> np.ndarray:
     """The integers of a tensor; where nobody has left them with it they are read, for which a GPU is waited for."""
-    return getattr(numbers, _NAME) if are_known(numbers) else numbers.cpu().numpy()
+    return getattr(numbers, _NAME)[0] if are_known(numbers) else numbers.cpu().numpy()
 
 
 def are_known(numbers: Tensor) -> bool:
-    """Whether somebody has left the integers of a tensor with it."""
-    return not is_traced() and hasattr(numbers, _NAME)
+    """Whether somebody has left the integers of a tensor with it, and they are still the same."""
+    return not is_traced() and hasattr(numbers, _NAME) and getattr(numbers, _NAME)[1] == _version(numbers)
+
+
+def check_lengths(item_seq_len: Tensor) -> None:
+    """Check that no history is empty, if the lengths can be read without waiting for a GPU.
+
+    Raises:
+        ValueError: a length is below 1.
+    """
+    if is_traced() or not (item_seq_len.device.type == "cpu" or are_known(item_seq_len)):
+        return
+    shortest = of(item_seq_len).min()
+    if shortest < 1:
+        raise ValueError(f"item_seq_len has a history of {shortest} items: it must have at least 1.")
+
+
+def _version(numbers: Tensor) -> Optional[int]:
+    """How often a tensor was changed in place; None for tensors of inference mode, which do not count it."""
+    return None if numbers.is_inference() else numbers._version
 
 
 def part(lengths: Tensor, rows: Union[slice, Tensor]) -> Tensor:

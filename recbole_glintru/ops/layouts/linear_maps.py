@@ -4,7 +4,8 @@ from typing import Callable
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from recbole_glintru.ops.first_derivative import first_derivative_only
 
 
 def linear_map(x: Tensor, there: Callable[[Tensor], Tensor], back: Callable[[Tensor], Tensor]) -> Tensor:
@@ -19,6 +20,6 @@ class _LinearMap(torch.autograd.Function):
         return there(x)
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx, grad):
         return ctx.back(grad), None, None

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from recbole_glintru.ops.first_derivative import first_derivative_only
 from recbole_glintru.ops.histories import host_lengths
 
 # The loops count on it that both are multiples of 8, and the first a power of two.
@@ -102,7 +102,7 @@ class _NumbaScan(torch.autograd.Function):
         return y if reads else None, last
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx, grad_y, grad_last):
         from recbole_glintru.ops.scan.numba_kernels import backward
 

@@ -18,8 +18,8 @@ from typing import NamedTuple, Optional, Union
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from recbole_glintru.ops.first_derivative import first_derivative_only
 from recbole_glintru.ops.histories import host_lengths
 from recbole_glintru.ops.tracing import is_traced
 
@@ -108,7 +108,7 @@ class _RecomputedScan(torch.autograd.Function):
         return y, last
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx, grad_y, grad_last):
         step, drive, A, B, C, *kept = ctx.saved_tensors
         A = A.t().contiguous()

@@ -15,8 +15,8 @@ from typing import Optional
 import torch
 import triton
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from recbole_glintru.ops.first_derivative import first_derivative_only
 from recbole_glintru.ops.launching import on_device_of
 from recbole_glintru.ops.scan.triton_kernels import scan_backward, scan_forward
 
@@ -83,7 +83,7 @@ class _TritonScan(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx, grad_out):
         *inputs, kept = ctx.saved_tensors
         u, delta, rates, B, C, z, skip, bias, _ = inputs

@@ -160,7 +160,7 @@ def test_groups_know_their_rows():
     seen = []
 
     def encode(rows, longest):
-        assert rows._on_host.tolist() == rows.tolist()
+        assert host_lengths.are_known(rows) and host_lengths.of(rows).tolist() == rows.tolist()
         seen.extend(rows.tolist())
         return item_seq_len[rows]
 
@@ -176,3 +176,15 @@ def test_groups_can_be_compiled():
     histories = make_histories(LENGTHS)
     torch.compiler.reset()
     torch.testing.assert_close(torch.compile(model, backend="eager")(*histories), model(*histories))
+
+
+def test_lengths_that_are_changed_are_read_again():
+    """A user's `calculate_loss` may append an item in place."""
+    lengths = host_lengths.remember(torch.tensor(LENGTHS), np.array([7, 7, 7, 7, 7, 7]))
+    assert host_lengths.of(lengths).tolist() == [7] * 6
+    lengths.add_(1)
+    assert not host_lengths.are_known(lengths)
+    assert host_lengths.of(lengths).tolist() == [length + 1 for length in LENGTHS]
+    with torch.inference_mode():  # in which nothing is counted
+        fixed = host_lengths.remember(torch.tensor(LENGTHS), np.array(LENGTHS))
+        assert host_lengths.are_known(fixed)

@@ -1,0 +1,28 @@
+"""Operations whose gradients are computed by hand, and have no gradients of their own."""
+
+import functools
+from typing import Callable
+
+import torch
+
+
+def first_derivative_only(backward: Callable) -> Callable:
+    """Decorate the `backward` of a `torch.autograd.Function` that refuses second derivatives.
+
+    PyTorch's `once_differentiable` leaves an error in the graph, which `torch.autograd.grad` may pass by: the second
+    derivative then lacks this operation's part without a word. This one raises as soon as a graph of the gradient is
+    asked for.
+
+    Raises:
+        RuntimeError: the gradient is computed with `create_graph=True`.
+    """
+
+    @functools.wraps(backward)
+    def refusing(ctx, *gradients):
+        if torch.is_grad_enabled():  # in a backward pass: create_graph=True
+            raise RuntimeError(
+                "create_graph=True: second derivatives are not supported by recbole_glintru's operations."
+            )
+        return backward(ctx, *gradients)
+
+    return refusing
