@@ -10,32 +10,34 @@ def encode(model, item_seq, item_seq_len):
     for row, length in zip(item_seq, item_seq_len.tolist()):
         visible = length if model.length_invariant else len(row)
         x = model.item_embedding.weight[row[:visible]]
-        for block in model.blocks:
-            x = _block(block, x)
+        for each in model.blocks:
+            x = block(each, x)
         states.append(x[length - 1])
     return torch.stack(states)
 
 
-def _block(block, x):
+def block(layer, x):
+    """Eq. 10 to 12, with the published residuals and LayerNorms: one history `[L, d]` -> `[L, d]`."""
     experts = []
-    if block.recurrent_expert is not None:
-        experts.append(_recurrent(block.recurrent_expert, x))
-    if block.attention_expert is not None:
-        experts.append(_attention(block.attention_expert, x))
+    if layer.recurrent_expert is not None:
+        experts.append(recurrent(layer.recurrent_expert, x))
+    if layer.attention_expert is not None:
+        experts.append(attend(layer.attention_expert, x))
     if len(experts) == 2:
-        alpha = torch.softmax(block.expert_mixing.logits, 0)
+        alpha = torch.softmax(layer.expert_mixing.logits, 0)
         experts = [alpha[0] * experts[0] + alpha[1] * experts[1]]
-    gate = block.data_aware_gate
+    gate = layer.data_aware_gate
     z = F.gelu(gate.gate(x)) * experts[0]
-    z = block.gate_norm((z if gate.output is None else gate.output(z)) + x)
-    if block.gated_mlp is None:
+    z = layer.gate_norm((z if gate.output is None else gate.output(z)) + x)
+    if layer.gated_mlp is None:
         return z
-    mlp = block.gated_mlp
-    norm = block.gate_norm if block.mlp_norm is None else block.mlp_norm
+    mlp = layer.gated_mlp
+    norm = layer.gate_norm if layer.mlp_norm is None else layer.mlp_norm
     return norm(mlp.output(mlp.value(z) * F.gelu(mlp.gate(z))) + z)
 
 
-def _convolve(conv, x):
+def convolve(conv, x):
+    """The convolution of eq. 5 and 8 over one history, tap by tap: `[L, d]` -> `[L, d]`."""
     if not hasattr(conv, "weight"):
         return x
     reach, rows = conv.weight.shape[2] // 2, []
@@ -48,8 +50,9 @@ def _convolve(conv, x):
     return torch.stack(rows)
 
 
-def _recurrent(expert, x):
-    c = _convolve(expert.input_conv, expert.input_projection(x))
+def recurrent(expert, x):
+    """Y, eq. 5 to 9, of one history, step by step: `[L, d]` -> `[L, d]`."""
+    c = convolve(expert.input_conv, expert.input_projection(x))
     h = c
     for weight_ih, weight_hh, *biases in expert.gru.all_weights:
         bias_ih, bias_hh = biases or (0.0, 0.0)
@@ -62,10 +65,11 @@ def _recurrent(expert, x):
             states.append(state)
         h = torch.stack(states)
     gate = expert.selective_gate
-    return _convolve(expert.output_conv, gate.expand(gate.activation(gate.reduce(c))) * expert.channel_crossing(h))
+    return convolve(expert.output_conv, gate.expand(gate.activation(gate.reduce(c))) * expert.channel_crossing(h))
 
 
-def _attention(expert, x):
+def attend(expert, x):
+    """A', eq. 2, of one history, head by head: `[L, d]` -> `[L, d]`."""
     attention = expert.attention
     heads = []
     for q, k, v in zip(*(p(x).chunk(attention.n_heads, 1) for p in (attention.query, attention.key, attention.value))):
