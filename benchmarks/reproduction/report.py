@@ -48,7 +48,8 @@ def write(
         for cell in grids.cells(variant, dataset, protocol, seeds, changes):
             notes += unfinished(cell, place)
     rows = [row for row in rows if row.results]
-    title = f"{name.capitalize().replace('le', 'le ').replace('re', 're ')}: {experiment.title}, {dataset}"
+    number_apart = re.sub(r"(\d)", r" \1", name.capitalize(), count=1)  # Table 2
+    title = f"{number_apart}: {experiment.title}, {dataset}"
     if not rows:
         return f"# {title}\n\nNo results yet.\n" + "".join(f"\n{note}\n" for note in notes)
     labels = named_readings(rows[0])
