@@ -1,3 +1,3 @@
-"""Tensor operations and their backends: layouts of histories of unequal length, recurrences, kernels, and what decides
+"""Tensor operations and their backends: layouts of histories of unequal length, recurrences, kernels, and the choice
 between them.
 """

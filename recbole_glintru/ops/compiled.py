@@ -10,13 +10,13 @@ from recbole_glintru.ops.tracing import is_traced
 
 
 class CompiledForOneShape:
-    """A function of a module and tensors, compiled for the shapes of its first call; others are computed as they are.
+    """A function of a module and tensors, compiled for the shapes of its first call; other shapes run uncompiled.
 
     The last batch of an epoch is smaller than the others. Compiling for it too, or for any size, would take longer
-    than it saves. Where nothing can be compiled, for want of a compiler, a warning says so once.
+    than it saves. If compiling fails, as without a compiler, one warning is given and the function runs uncompiled.
 
     Args:
-        function: takes the module and the tensors, and is found by its name in its module, as pickle needs it.
+        function: takes the module and the tensors; it must be importable by name, so that it can be pickled.
     """
 
     def __init__(self, function: Callable):
@@ -32,11 +32,11 @@ class CompiledForOneShape:
         try:
             return self._compiled(module, *tensors)
         except Exception as error:
-            result = self._function(module, *tensors)  # whose own errors are not the compiler's
-            warnings.warn(f"torch.compile cannot be used, and is not: {type(error).__name__}: {error}", stacklevel=2)
+            result = self._function(module, *tensors)  # an error of the function itself is raised here
+            warnings.warn(f"torch.compile failed and is not used: {type(error).__name__}: {error}", stacklevel=2)
             self._compiled = self._function
             return result
 
     def __reduce__(self):
-        """Copies begin anew: what is compiled belongs to the module that it was compiled for."""
+        """Copies start uncompiled: compiled code belongs to the module that it was compiled for."""
         return type(self), (self._function,)

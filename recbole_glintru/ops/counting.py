@@ -1,10 +1,10 @@
-"""Counting the multiply-adds of matrix products where they happen."""
+"""Counting the multiply-adds of matrix products as they are executed."""
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 _aten = torch.ops.aten
-_FACTORS = {  # which arguments
+_FACTORS = {  # positions of the two factors among the arguments
     _aten.mm: (0, 1),
     _aten.bmm: (0, 1),
     _aten.addmm: (1, 2),
@@ -14,9 +14,9 @@ _FACTORS = {  # which arguments
 
 
 class CountMultiplyAdds(TorchDispatchMode):
-    """Inside the block, `total` grows with every matrix product and convolution, whatever module or function it is in.
+    """Inside the block, `total` grows with every matrix product and convolution, in whatever module or function.
 
-    Attention to the past counts whole, as if its upper half were computed.
+    Causal attention counts as full attention, as if the masked half were computed.
 
     PyTorch's own FlopCounterMode does the same from 2.4 on; before, it fails on products into given buffers (`out=`).
     """
@@ -31,7 +31,7 @@ class CountMultiplyAdds(TorchDispatchMode):
         if packet in _FACTORS:
             left, right = (args[index] for index in _FACTORS[packet])
             self.total += left.numel() * right.shape[-1]
-        elif packet.__name__.startswith("_scaled_dot_product"):  # each backend of PyTorch's has a name of its own
+        elif packet.__name__.startswith("_scaled_dot_product"):  # PyTorch has one name per backend
             query, key, value = args[:3]  # [B, h, T or L, e] each
             self.total += query[..., 0].numel() * key.shape[-2] * (key.shape[-1] + value.shape[-1])
         elif packet is _aten.convolution:

@@ -1,7 +1,8 @@
 """Softmax cross-entropy over all items, without a tensor of the size batch times catalogue.
 
-The scores of a piece of the batch, or of the catalogue, are turned into their share of the gradients while they are in
-the cache, in the forward pass already: the loss is a scalar, so that its own gradient is a factor that can come later.
+The forward pass already computes the gradients, piece by piece: the scores of a piece of the batch, or of the
+catalogue, are turned into its share of the gradients while they are in the cache. This is possible because the loss is
+a scalar, whose own gradient is only a factor, applied in the backward pass.
 """
 
 from typing import Optional
@@ -14,10 +15,10 @@ from recbole_glintru.ops.first_derivative import first_derivative_only
 from recbole_glintru.ops.precision import at_least_float32, is_autocast
 from recbole_glintru.ops.tracing import is_traced
 
-PIECE = 1 << 20  # scores at a time, on a CPU: 4 MiB in float32 ...
-LARGEST_PIECE = 1 << 23  # ... and up to so many where `FEWEST_ROWS` rows have more
-FEWEST_ROWS = 64  # of a product that still runs at full speed
-MOST_WHOLE = 1 << 26  # scores that may stand in a GPU's memory at once, whole or as a piece
+PIECE = 1 << 20  # scores at a time on a CPU: 4 MiB in float32 ...
+LARGEST_PIECE = 1 << 23  # ... or up to this many, if `FEWEST_ROWS` rows have more than `PIECE`
+FEWEST_ROWS = 64  # the fewest rows for which a product still runs at full speed
+MOST_WHOLE = 1 << 26  # scores that may be in a GPU's memory at once: as one tensor, or as one piece
 
 
 def catalogue_cross_entropy_reference(state: Tensor, weight: Tensor, bias: Optional[Tensor], target: Tensor) -> Tensor:
@@ -32,17 +33,17 @@ def catalogue_cross_entropy_reference(state: Tensor, weight: Tensor, bias: Optio
         A scalar.
 
     Raises:
-        IndexError: on a CPU, a target is none of the V items. A GPU's assertion fails instead.
+        IndexError: on a CPU, a target is not one of the V items. On a GPU a device-side assertion fails instead.
     """
     return F.cross_entropy(F.linear(state, weight, bias), target)
 
 
 def catalogue_cross_entropy(state: Tensor, weight: Tensor, bias: Optional[Tensor], target: Tensor) -> Tensor:
-    """`catalogue_cross_entropy_reference`, in pieces where that is faster or spares memory.
+    """`catalogue_cross_entropy_reference`, in pieces where that is faster or saves memory.
 
-    On a CPU always: whole tensors of scores leave the cache, and the memory for them is made anew at every step. On
-    other devices, and in mixed precision, from `MOST_WHOLE` scores on. Pieces are in float32 or better: of 65,504 items
-    on, the sum of their shares is more than float16 can hold.
+    On a CPU always: a whole tensor of scores does not stay in the cache, and its memory is allocated anew at every
+    step. On other devices, and in mixed precision, above `MOST_WHOLE` scores. Pieces are computed in float32 or better:
+    from 65,504 items on, the sum of their shares exceeds the range of float16.
     """
     plain = state.device.type != "cpu" or is_autocast("cpu")
     if is_traced() or len(state) == 0 or (plain and len(state) * len(weight) <= MOST_WHOLE):
@@ -82,12 +83,12 @@ def _scores_at_a_time(state, weight):
 
 
 def _adds_in_order(x):
-    """Whether `index_add_` adds to one element in the same order every time: a GPU does not."""
+    """Whether `index_add_` adds to one element in the same order every time; on a GPU it does not."""
     return x.device.type == "cpu"
 
 
 def _gradients(state, weight, bias, needed):
-    """Zeros for the gradients of the sum of the losses."""
+    """Zeros, in which the gradients of the sum of the losses are accumulated."""
     if not needed:
         return None, None, None
     return torch.zeros_like(state), torch.zeros_like(weight), None if bias is None else torch.zeros_like(bias)
@@ -98,7 +99,7 @@ def _scores(state, weight, bias, out):
 
 
 def _by_rows(state, weight, bias, target, needed, most):
-    """All items for some rows at a time: three products, as whole."""
+    """All items for some rows at a time: three products, as many as without pieces."""
     gradients = grad_state, grad_weight, grad_bias = _gradients(state, weight, bias, needed)
     losses = state.new_empty(len(state))
     rows = min(len(state), most // len(weight))
@@ -109,7 +110,7 @@ def _by_rows(state, weight, bias, target, needed, most):
         scores = _scores(state[piece], weight, bias, buffer[: len(aim)])
         greatest, hit = scores.amax(dim=1), scores.gather(1, aim).squeeze(1)
         probabilities = torch.softmax(scores, dim=1, out=scores)
-        # The greatest probability is 1/sum(exp(score - greatest)), at least 1/V: its logarithm loses nothing.
+        # The greatest probability is 1/sum(exp(score - greatest)), at least 1/V: its logarithm loses no precision.
         losses[piece] = greatest - probabilities.amax(dim=1).log() - hit
         if needed:
             probabilities.scatter_add_(1, aim, probabilities.new_full(aim.shape, -1))
@@ -121,7 +122,7 @@ def _by_rows(state, weight, bias, target, needed, most):
 
 
 def _by_items(state, weight, bias, target, needed, most):
-    """Some items for all rows at a time: the scores are computed twice, for an item's share needs all the others'."""
+    """Some items for all rows at a time; scores are computed twice, as a share depends on the scores of all items."""
     gradients = grad_state, grad_weight, grad_bias = _gradients(state, weight, bias, needed)
     items = max(1, most // len(state))
     buffer = state.new_empty(len(state), min(items, len(weight)))
@@ -132,7 +133,7 @@ def _by_items(state, weight, bias, target, needed, most):
             own = None if bias is None else bias[piece]
             yield piece, _scores(state, weight[piece], own, buffer[:, : piece.stop - start].contiguous())
 
-    # Apart, for exp(score - greatest) / total keeps digits that exp(score - logsumexp) loses where scores are large.
+    # Kept apart: exp(score - greatest) / total keeps digits that exp(score - logsumexp) loses if scores are large.
     greatest, total = state.new_full((len(state), 1), -torch.inf), state.new_zeros(len(state), 1)
     for _, scores in pieces():
         before, greatest = greatest, torch.maximum(greatest, scores.amax(dim=1, keepdim=True))
@@ -145,7 +146,7 @@ def _by_items(state, weight, bias, target, needed, most):
             if not in_order:
                 aim = (target - piece.start).unsqueeze(1)
                 inside = (aim >= 0) & (aim < shares.shape[1])
-                shares.scatter_add_(1, aim * inside, -inside.to(shares.dtype))  # one element a row
+                shares.scatter_add_(1, aim * inside, -inside.to(shares.dtype))  # one element per row
             grad_state.addmm_(shares, weight[piece])
             torch.mm(shares.T, state, out=grad_weight[piece])
             if bias is not None:

@@ -1,8 +1,8 @@
-"""Dropout whose random numbers cost less, four times as fast as PyTorch's on a CPU.
+"""Dropout with cheaper random numbers, four times as fast as PyTorch's on a CPU.
 
-PyTorch draws 64 bits for each element there, one after the other, whatever the number of threads: a tenth of a training
-step of GLINT-RU. Here an element is kept or not by 16 of the 64 bits of a draw. So the probability is met to 2^-17,
-which it takes 10^10 elements to tell.
+There PyTorch draws 64 bits for each element, sequentially whatever the number of threads: a tenth of a training step
+of GLINT-RU. Here each draw of 64 bits decides on four elements, by 16 bits each. The probability is therefore exact
+only to 2^-17, a difference that it takes 10^10 elements to detect.
 """
 
 import torch
@@ -11,21 +11,21 @@ from torch import Tensor
 
 from recbole_glintru.ops.tracing import is_traced
 
-FEWEST = 1 << 14  # elements; below, the numbers are not what costs
-STEPS = 1 << 16  # the probability is a multiple of one of them ...
-MARGIN = STEPS >> 8  # ... and at least so many from 0 and from 1, where a step would be too coarse
-EXACT = (torch.float32, torch.float64)  # these have every value of 16 bits
+FEWEST = 1 << 14  # elements; for fewer, drawing the random numbers is not the main cost
+STEPS = 1 << 16  # the probability is a multiple of 1/STEPS ...
+MARGIN = STEPS >> 8  # ... and at least MARGIN/STEPS away from 0 and from 1, where the steps would be too coarse
+EXACT = (torch.float32, torch.float64)  # these represent every 16-bit integer exactly
 
 
 def dropout(x: Tensor, p: float, training: bool) -> Tensor:
-    """`torch.nn.functional.dropout`, of which small and traced tensors and what `resolves` excludes are left to it."""
+    """`torch.nn.functional.dropout`, which itself handles small tensors, tracing and what `resolves` excludes."""
     if training and x.numel() >= FEWEST and resolves(x, p) and not is_traced():
         return _Keep.apply(x, draw(x.shape, x.device), p)
     return F.dropout(x, p, training)
 
 
 def resolves(x: Tensor, p: float) -> bool:
-    """Whether `draw` and `keep` can stand in for PyTorch's numbers: not on a GPU, for half precision, for extreme p."""
+    """Whether `draw` and `keep` can replace PyTorch's dropout: not on a GPU, in half precision, or for extreme p."""
     return x.device.type == "cpu" and x.dtype in EXACT and MARGIN <= _kept(p) <= STEPS - MARGIN
 
 
@@ -37,9 +37,9 @@ def draw(shape: torch.Size, device: torch.device) -> Tensor:
 
 
 def keep(x: Tensor, draws: Tensor, p: float) -> Tensor:
-    """x / (1 - p) where the draw is among the greatest 1 - p of its values, 0 elsewhere.
+    """x / (1 - p) where the draw is in the top fraction 1 - p of its range, 0 elsewhere.
 
-    In PyTorch's vectorised kernels, which a product with `bool` is not.
+    Uses a vectorised kernel of PyTorch; a product with a `bool` mask has none.
     """
     return torch.ops.aten.threshold_backward(x, draws.to(x.dtype), STEPS // 2 - 1 - _kept(p)).mul_(1 / (1 - p))
 
@@ -49,7 +49,7 @@ def _kept(p: float) -> int:
 
 
 class _Keep(torch.autograd.Function):
-    """`keep`, which remembers 16 bits for each element."""
+    """`keep`; for the backward pass it stores 16 bits per element."""
 
     @staticmethod
     def forward(x: Tensor, draws: Tensor, p: float) -> Tensor:

@@ -7,16 +7,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-LEAST_ELEMENTS = 2**16  # below, a dense gradient is cheaper than the detour
+LEAST_ELEMENTS = 2**16  # for smaller tables, a dense gradient per look-up is cheaper than this detour
 
 
 @contextlib.contextmanager
 def collected(module: nn.Module) -> Iterator[None]:
-    """Let the look-ups inside the block, in the large embedding tables of a module, share one dense gradient.
+    """Within the block, all look-ups in each large embedding table of a module share one dense gradient.
 
-    Without, each look-up makes and adds a gradient of the whole table: at 100,000 items of width 64 these take 69 ms
-    for eight look-ups, and 4 ms here. The parameters stay where they are: what another thread looks up or saves
-    meanwhile is the same.
+    Otherwise each look-up creates and adds a gradient of the whole table: at 100,000 items of width 64 that takes 69 ms
+    for eight look-ups, and 4 ms here. The parameters themselves are not replaced: what another thread looks up or
+    saves meanwhile is the same.
     """
     tables = [part for part in module.modules() if _qualifies(part)] if torch.is_grad_enabled() else []
     for table in tables:
@@ -25,7 +25,7 @@ def collected(module: nn.Module) -> Iterator[None]:
         yield
     finally:
         for table in tables:
-            table.__dict__.pop("forward", None)  # which another thread may have done
+            table.__dict__.pop("forward", None)  # another thread may have removed it already
 
 
 def _qualifies(module):
@@ -38,19 +38,19 @@ def _qualifies(module):
 
 
 class _LookUp:
-    """Stands for an embedding's `forward`."""
+    """Replaces the `forward` of an embedding."""
 
     def __init__(self, weight: Tensor):
         self.weight = weight
 
     def __call__(self, items: Tensor) -> Tensor:
         """`[...]` -> `[..., d]`."""
-        # Not told of the padding item: PyTorch would leave it out of each sparse gradient, and wait for a GPU to do so.
+        # Without padding_idx: PyTorch would drop that item from each sparse gradient, for which it waits for a GPU.
         return F.embedding(items, self.weight, sparse=True)
 
 
 class _DenseGradient(torch.autograd.Function):
-    """The identity. Its gradient arrives as the sparse gradients of all look-ups and leaves as a dense one."""
+    """The identity. Its backward pass turns the sparse gradients of all look-ups into one dense gradient."""
 
     @staticmethod
     def forward(ctx, weight, padding_idx):
@@ -66,6 +66,6 @@ class _DenseGradient(torch.autograd.Function):
 
 
 def _sorted_sum(gradient):
-    """The dense gradient, added in a fixed order, as atomic additions would not; `coalesce` would wait for the GPU."""
+    """The dense gradient, summed in a fixed order, without atomic additions; `coalesce` would wait for the GPU."""
     rows, values = gradient._indices()[0], gradient._values()
     return torch.ops.aten.embedding_dense_backward(values, rows, len(gradient), -1, False)

@@ -1,7 +1,8 @@
-"""The inner layer of an MLP that is much wider than what goes in and comes out, without a tensor of its size.
+"""An MLP whose inner layer is much wider than its input and output, without a tensor of the inner layer's size.
 
 dropout(GELU(u W_1^T + b_1)) W_2, some rows at a time, so that the inner layer stays in the cache. Autograd would keep
-three tensors of it; here its random numbers are kept, 16 bits each, and the backward pass computes the rest again.
+three tensors of that size; here only its random numbers are kept, 16 bits each, and the backward pass recomputes the
+rest.
 """
 
 from typing import Optional
@@ -16,7 +17,7 @@ from recbole_glintru.ops.precision import is_autocast
 from recbole_glintru.ops.tracing import is_traced
 
 PIECE = 1 << 18  # elements of the inner layer at a time: 1 MiB in float32
-WIDER = 2  # times as wide as its input; a narrower one costs more to compute again than it takes to keep
+WIDER = 2  # times as wide as its input; a narrower layer costs more to recompute than to keep
 
 
 def inner_layer_reference(
@@ -27,8 +28,8 @@ def inner_layer_reference(
     Args:
         u: `[B, R, K]`.
         expand: W_1 `[I, K]`; bias: b_1 `[I]` or None.
-        reduce: W_2, `[I, K']` for all rows, or `[B, I, K']`, one for each.
-        p, training: of the dropout.
+        reduce: W_2, `[I, K']` for all rows, or `[B, I, K']`, one per row.
+        p, training: those of the dropout.
 
     Returns:
         `[B, R, K']`.
@@ -37,7 +38,7 @@ def inner_layer_reference(
 
 
 def inner_layer(u: Tensor, expand: Tensor, bias: Optional[Tensor], reduce: Tensor, p: float, training: bool) -> Tensor:
-    """`inner_layer_reference`, in pieces on a CPU where the inner layer is what takes the memory."""
+    """`inner_layer_reference`; on a CPU in pieces, if the inner layer dominates the memory."""
     is_wide = len(expand) >= WIDER * u.shape[2] and u.shape[:2].numel() * len(expand) > PIECE
     drops = training and p > 0
     plain = u.device.type != "cpu" or is_traced() or is_autocast("cpu") or (drops and not resolves(u, p))

@@ -1,4 +1,4 @@
-"""Where Triton starts a kernel."""
+"""The device on which Triton starts a kernel."""
 
 import contextlib
 
@@ -7,5 +7,5 @@ from torch import Tensor
 
 
 def on_device_of(tensor: Tensor) -> contextlib.AbstractContextManager:
-    """A context in which the current GPU, on which Triton starts its kernels, is the tensor's."""
+    """A context that makes the GPU of a tensor the current one, on which Triton starts its kernels."""
     return torch.cuda.device(tensor.device) if tensor.is_cuda else contextlib.nullcontext()

@@ -1,8 +1,8 @@
-"""The recurrence of a linear recurrent unit: s_t = decay * s_{t-1} + x_t with s_{-1} = 0, each channel by itself.
+"""The recurrence of a linear recurrent unit: s_t = decay * s_{t-1} + x_t with s_{-1} = 0, for each channel separately.
 
-`linear_recurrence_reference` is the plain loop; `linear_recurrence` has the same signature and is the one to call. It
-keeps nothing for the backward pass but the states. `last_state` is its last step alone. Real and complex numbers
-alike; magnitudes of `decay` below 1 keep every state bounded, for no power of it is ever divided by.
+`linear_recurrence_reference` is the plain loop; `linear_recurrence` is the one to call, which also takes a `chunk`. It
+keeps only the states for the backward pass. `last_state` computes the last step alone. Numbers may be real or complex.
+With magnitudes of `decay` below 1 every state stays bounded, since nothing is divided by a power of `decay`.
 """
 
 import math
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from recbole_glintru.ops.first_derivative import first_derivative_only
 
-ROWS_AT_ONCE = 16  # of a sum over rows: its products stay in the cache
+ROWS_AT_ONCE = 16  # rows summed at a time, so that their products stay in the cache
 
 
 def linear_recurrence_reference(decay: Tensor, x: Tensor) -> Tensor:
@@ -39,9 +39,9 @@ def linear_recurrence(decay: Tensor, x: Tensor, chunk: Optional[int] = None) -> 
     Args:
         decay: `[D]`.
         x: `[B, L, D]`, of the same type.
-        chunk: the sequence is cut into pieces of this length, which advance side by side and are joined afterwards:
-            chunk + L/chunk steps one after the other instead of L. None takes L on a CPU, where a step over all rows
-            is already wide and joining is a second pass over memory, and the square root of L elsewhere.
+        chunk: the sequence is cut into pieces of this length, which are computed side by side and joined afterwards:
+            chunk + L/chunk sequential steps instead of L. None means L on a CPU, where a step over all rows is already
+            wide and joining is a second pass over memory, and the square root of L elsewhere.
 
     Returns:
         `[B, L, D]`.
@@ -52,7 +52,7 @@ def linear_recurrence(decay: Tensor, x: Tensor, chunk: Optional[int] = None) -> 
 
 
 def last_state(decay: Tensor, x: Tensor) -> Tensor:
-    """The last of the states alone, the sum of decay^(L-1-t) * x_t over t, which needs no recurrence.
+    """Only the last state, the sum of decay^(L-1-t) * x_t over t, which needs no recurrence.
 
     Args:
         decay: `[D]`.
@@ -65,7 +65,7 @@ def last_state(decay: Tensor, x: Tensor) -> Tensor:
 
 
 def powers(decay: Tensor, count: int) -> Tensor:
-    """decay^0 to decay^(count-1), by doubling: `[D]` -> `[count, D]`."""
+    """decay^0 to decay^(count-1), by repeated doubling: `[D]` -> `[count, D]`."""
     table, step = torch.ones_like(decay).unsqueeze(0), decay
     while len(table) < count:
         table, step = torch.cat([table, table * step]), step * step
@@ -102,7 +102,7 @@ def _scan(decay: Tensor, x: Tensor, chunk: int, step: int) -> Tensor:
     for t in range(chunk)[::step][1:]:
         states[:, :, t].addcmul_(decay, states[:, :, t - step])
     if pieces > 1:
-        carried = powers(decay, chunk + 1)[1:]  # into each step of a piece, from the end of the one before
+        carried = powers(decay, chunk + 1)[1:]  # weights of the previous piece's end state in each step of a piece
         carried, end = (carried, chunk - 1) if step == 1 else (carried.flip(0), 0)
         for piece in range(pieces)[::step][1:]:
             states[:, piece].addcmul_(carried, states[:, piece - step, end].unsqueeze(1))

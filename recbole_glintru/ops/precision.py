@@ -1,11 +1,11 @@
-"""Where mixed precision would lose digits that matter."""
+"""Keeping float32 where mixed precision would lose digits that matter."""
 
 import torch
 from torch import Tensor
 
 
 def float32_region(x: Tensor) -> torch.autocast:
-    """A context without autocast, for norms and long sums: cast what goes in with `at_least_float32`."""
+    """A context without autocast, for norms and long sums; cast their inputs with `at_least_float32`."""
     return torch.autocast(device_type=x.device.type, enabled=False)
 
 

@@ -1,4 +1,4 @@
-"""Whether a kernel computes what its reference does, on outputs and on every gradient."""
+"""Comparing a kernel with its reference: the output and every gradient."""
 
 from concurrent.futures import ThreadPoolExecutor
 from typing import Callable, Optional
@@ -8,9 +8,10 @@ from torch import Tensor
 
 
 def undisturbed(differs: Callable[[], Optional[str]], device: torch.device) -> Optional[str]:
-    """What `differs` returns, in a thread of its own on `device`.
+    """The result of `differs`, run in a separate thread with `device` as the current one.
 
-    The first use may be anywhere: the caller's inference mode, checkpointing and default device do not reach there.
+    The check runs on first use, which may be anywhere; the inference mode, checkpointing and default device of the
+    caller do not affect another thread.
     """
 
     def on_device():
@@ -24,13 +25,13 @@ def undisturbed(differs: Callable[[], Optional[str]], device: torch.device) -> O
 def difference(
     kernel: Callable, reference: Callable, tensors: dict[str, Tensor], device: torch.device, tolerance: float
 ) -> Optional[str]:
-    """The first of output and gradients in which a kernel departs from its reference, in words; None if none does.
+    """The first of output and gradients that differs from the reference, in words; None if all agree.
 
     Args:
         kernel, reference: take `tensors` by name and return a tensor.
         tensors: floating-point, on any device; copies of them are used on `device`.
         device: where both run, without autocast.
-        tolerance: of the largest element of what is compared.
+        tolerance: relative to the largest element of the tensor that is compared.
     """
     results = []
     with torch.enable_grad(), torch.autocast(device_type=device.type, enabled=False):
@@ -42,7 +43,7 @@ def difference(
     names = ("the output", *(f"the gradient of {name}" for name in tensors))
     for name, actual, expected in zip(names, *results):
         if actual.shape != expected.shape:
-            return f"{name} has shape {tuple(actual.shape)} in place of {tuple(expected.shape)}"
+            return f"{name} has shape {tuple(actual.shape)} instead of {tuple(expected.shape)}"
         error = (actual.float() - expected).abs().max() / expected.abs().max()
         if not error <= tolerance:  # NaN too
             return f"{name} is off by {error.item():.2g} of its largest element"

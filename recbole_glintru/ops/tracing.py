@@ -1,4 +1,4 @@
-"""Whether the operations that run now are being recorded, so that nothing may depend on the values in them."""
+"""Whether operations are being traced, so that control flow must not depend on the values of tensors."""
 
 import torch
 

@@ -1,7 +1,7 @@
 """Linear attention of every position of packed histories (`layouts/packed.py`).
 
-The matrices sum_s k_s^T v_s of histories of one length are one batched product. So they go into groups of like length,
-as many as pay, with zeros behind the shorter ones of each, and the results go back where they belong.
+For histories of one length the matrices sum_s k_s^T v_s are one batched product. So histories are copied into groups of
+similar length, as many as pay off, with the shorter ones of each zero-padded, and the results are copied back.
 """
 
 import torch
@@ -11,7 +11,7 @@ from recbole_glintru.ops.attention.reference import linear_attention
 from recbole_glintru.ops.first_derivative import first_derivative_only
 from recbole_glintru.ops.histories.grouping import Costs, plan
 
-# On one core, at width 64, a group costs as much as 150 to 300 positions more, and no step costs anything.
+# On one core, at width 64, each group costs as much as 150 to 300 positions; a step has no cost of its own.
 COSTS = Costs(group=200.0, step=0.0)
 
 
@@ -21,7 +21,7 @@ def grouped_attention(
     """`linear_attention` of packed histories: `[N, h, e]` each -> `[N, h, e]`.
 
     Args:
-        query, key, value: of all positions.
+        query, key, value: at all positions.
         lengths: `[B] int64`, longest history first.
         ranks: `[N] int64`, which history a position belongs to; steps: `[N] int64`, its position in that history.
     """
@@ -40,7 +40,7 @@ def grouped_attention(
 
 
 class _Put(torch.autograd.Function):
-    """Rows to their places, which are all different, among `size` rows of zeros."""
+    """Scatter rows to their places, which are all distinct, in a tensor of `size` rows, zero elsewhere."""
 
     @staticmethod
     def forward(ctx, x, places, size):
@@ -54,7 +54,7 @@ class _Put(torch.autograd.Function):
 
 
 class _Take(torch.autograd.Function):
-    """And back. PyTorch's own gradient would add the rows one by one, not knowing that no two have one place."""
+    """Gather them again. PyTorch's own gradient would accumulate row by row, as places might repeat in general."""
 
     @staticmethod
     def forward(ctx, x, places):

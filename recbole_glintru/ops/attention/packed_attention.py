@@ -1,10 +1,10 @@
-"""Linear attention of one query a history over packed histories (`layouts/packed.py`).
+"""Linear attention of one query per history over packed histories (`layouts/packed.py`).
 
-    sum_t (q . elu(k_t) / n_t) v_t,   n_t the length of elu(k_t), or 1
+    sum_t (q . elu(k_t) / n_t) v_t,   n_t the norm of elu(k_t), or 1
 
-With one query there is no key-value matrix to make: each position has a weight. Some time steps are gone through at a
-time, so that what one operation writes is in the cache when the next one reads it; in whole tensors most of the time
-would go into memory.
+With a single query no key-value matrix is needed: each position has one weight. Some time steps are processed at a
+time, so that the output of one operation is still in the cache when the next one reads it; with whole tensors most of
+the time would go into memory traffic.
 """
 
 import torch
@@ -21,13 +21,13 @@ _elu_backward = torch.ops.aten.elu_backward.grad_input
 
 
 def packed_attention(query: Tensor, key: Tensor, value: Tensor, counts: list[int], normalise: bool) -> Tensor:
-    """The weighted sums of the values.
+    """The weighted sum of the values of each history.
 
     Args:
-        query: `[B, h, e]`, of h heads, longest history first.
+        query: `[B, h, e]`, with h heads, longest history first.
         key: `[N, h, e]`, before ELU; value: `[N, h, e]`.
-        counts: how many histories have each step.
-        normalise: divide by the length of each key.
+        counts: the number of histories that have each step.
+        normalise: whether to divide by the norm of each key.
 
     Returns:
         `[B, h, e]`.

@@ -1,4 +1,4 @@
-"""Linear attention by whole tensors: of one query a history over its positions, and of every position.
+"""Linear attention with whole tensors: of one query per history over its positions, and of every position.
 
 y_t = sum_s (q_t . k_s) v_s = q_t (sum_s k_s^T v_s)
 """
@@ -7,17 +7,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-NORM_FLOOR = 1e-12  # below it a vector counts as zero, and its normalised value is zero instead of NaN
+NORM_FLOOR = 1e-12  # a smaller norm counts as zero, and the normalised value is zero instead of NaN
 
 
 def linear_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Of padded histories, whose keys are zero in the padding: `[B, L, h, e]` each -> `[B, L, h, e]`."""
+    """Linear attention of padded histories, with zero keys in the padding: `[B, L, h, e]` each -> `[B, L, h, e]`."""
     sums = torch.einsum("blhe,blhf->bhef", key, value)
     return torch.einsum("blhe,bhef->blhf", query, sums)
 
 
 def single_query_attention(layout, query: Tensor, key: Tensor, value: Tensor, normalise: bool) -> Tensor:
-    """What `Padded.attend` says, by a layout's `spread` and `collect`."""
+    """`Padded.attend` for any layout, by its `spread` and `collect`."""
     key = F.elu(key)
     weights = (layout.spread(query) * key).sum(dim=-1)
     if normalise:

@@ -1,9 +1,10 @@
-"""Convolution over time of packed histories (`layouts/packed.py`), which makes no tensor of k times their size.
+"""Convolution over time of packed histories (`layouts/packed.py`), without a tensor of k times their size.
 
-For some positions at a time the k positions around each of them are put side by side, where they stay in the cache, and
-multiplied with all taps at once. A column of ones beside each tap's input, zeros where the history does not
-go, carries the taps' biases. The gradient of the input is the same convolution, of the gradients, with the taps turned
-around, and pairs of the same windows with the input are the gradients of the taps.
+For some positions at a time, the k positions around each are copied side by side into a window, which stays in the
+cache, and multiplied by all taps at once. Outside the history a window is zero. A column of ones beside each tap's
+input, also zero outside the history, carries the taps' biases. The gradient of the input is the same convolution, of
+the output's gradient, with the taps reversed; products of the same windows with the input give the gradients of the
+taps.
 """
 
 from collections.abc import Iterator
@@ -17,12 +18,12 @@ ELEMENTS = 1 << 20  # of the buffer: 4 MiB in float32
 
 
 def packed_convolution(x: Tensor, taps: Tensor, biases: Tensor, neighbours: Tensor) -> Tensor:
-    """y_t = sum_j (taps[j] x_(t + j - (k-1)/2) + biases[j]), the sum over the taps that meet a position of the history.
+    """y_t = sum_j (taps[j] x_(t + j - (k-1)/2) + biases[j]), the sum over the taps inside the history.
 
     Args:
         x: `[N, in]`, packed.
         taps: `[k, out, in]`, odd k; biases: `[k, out]`.
-        neighbours: `[N, k] int64`, the row of x that each tap meets; N where it meets none.
+        neighbours: `[N, k] int64`, the row of x under each tap; N for a tap outside the history.
 
     Returns:
         `[N, out]`.
@@ -56,7 +57,7 @@ class _PackedConvolution(torch.autograd.Function):
 
 
 def _windows(x: Tensor, neighbours: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Rows of x, some at a time, and the positions around each, `[rows, k * width]`, zeros where there is none."""
+    """Yields slices of rows and the positions around each row, `[rows, k * width]`, zero outside the history."""
     x = torch.cat([x, x.new_zeros(1, x.shape[1])])
     most = max(1, ELEMENTS // (neighbours.shape[1] * x.shape[1]))
     for start in range(0, len(neighbours), most):

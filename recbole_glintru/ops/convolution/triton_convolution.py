@@ -1,16 +1,17 @@
-"""The convolution of `reference.py` as two Triton kernels. Imported only where Triton is: see `triton_guard.py`.
+"""The convolution of `reference.py` as two Triton kernels. Imported only if Triton is installed (`triton_guard.py`).
 
-A program makes `ROWS` positions of the output: for each tap it reads the positions so far away, zeros where the history
-ends, and multiplies. Neither the k products of a position nor its k neighbours are ever in memory. The gradient of the
-input is the same kernel with the taps turned around. Those of taps and biases are sums over all positions: each program
-sums a share of them for one tap, and one reduction adds the shares. No program adds to what another one writes: the
-same input gives the same bits.
+A program computes `ROWS` positions of the output: for each tap it reads the positions at that distance, zeros outside
+the history, and multiplies. Neither the k products of a position nor its k neighbours are ever in memory. The gradient
+of the input is the same kernel with the taps reversed. The gradients of taps and biases are sums over all positions:
+each program sums a share of them for one tap, and one reduction adds the shares. No program adds to what another one
+writes, so that the same input gives the same bits.
 
-Factors are of the type `dtype` (float32 ones are rounded to TF32 by the tensor cores), sums are float32.
+Factors have the type `dtype` (the tensor cores round float32 to TF32), sums are float32.
 
-The product with the GRU's `weight_ih` that follows is left to cuBLAS. The selective gate and the backward pass need the
-convolution's result itself, so that one launch for both would save reading it once, a sixth of what the two move, and
-would have to hold its tile, the three times wider tile of the product and both weights on the chip.
+The following product with the GRU's `weight_ih` is left to cuBLAS. The selective gate and the backward pass need the
+convolution's result itself, so that a single launch for both would only save reading it once, a sixth of the memory
+traffic of the two, and would have to hold its tile, the three times wider tile of the product and both weights on the
+chip.
 """
 
 import torch
@@ -21,11 +22,11 @@ from recbole_glintru.ops.convolution.triton_kernels import convolve, tap_gradien
 from recbole_glintru.ops.first_derivative import first_derivative_only
 from recbole_glintru.ops.launching import on_device_of
 
-ROWS = 128  # positions a program
-ROWS_SUMMED = 64  # positions at a time in the sums over all of them
-WIDEST = 128  # columns a program
-CHUNK_BYTES = 128  # of a row of the input at a time
-PROGRAMS = 264  # in the sums over all positions: two for each multiprocessor of an H100
+ROWS = 128  # positions per program
+ROWS_SUMMED = 64  # positions at a time in the sums over all positions
+WIDEST = 128  # columns per program
+CHUNK_BYTES = 128  # of a row of the input, read at a time
+PROGRAMS = 264  # for the sums over all positions: two per multiprocessor of an H100
 
 
 def triton_convolution(x: Tensor, taps: Tensor, biases: Tensor, layout, dtype: torch.dtype) -> Tensor:
@@ -35,7 +36,7 @@ def triton_convolution(x: Tensor, taps: Tensor, biases: Tensor, layout, dtype: t
         x: `[N, in]`.
         taps: `[k, out, in]`, odd k; biases: `[k, out]`.
         layout: a `Compact` of those N positions.
-        dtype: of the factors of products and of the result; float32 is TF32 on a GPU.
+        dtype: the type of the factors of products and of the result; on a GPU float32 products use TF32.
 
     Returns:
         `[N, out]` in `dtype`.
@@ -71,7 +72,7 @@ def _convolved(x, taps, biases, layout, turned=False):
     y = x.new_empty(len(x), out)
     chosen = constants(width, out, k, x.dtype, turned, biases is not None)
     grid = (triton.cdiv(len(x), chosen["ROWS"]) * triton.cdiv(out, chosen["COLUMNS"]),)
-    nothing = taps  # in the place of biases that are not there: the kernel does not read it
+    nothing = taps  # passed instead of missing biases; the kernel does not read it
     tensors = (x, taps, nothing if biases is None else biases, y, layout.steps, layout.ranks, layout.lengths)
     with on_device_of(x):
         convolve[grid](*tensors, len(x), **chosen, num_warps=warps(chosen["COLUMNS"]))
@@ -79,7 +80,7 @@ def _convolved(x, taps, biases, layout, turned=False):
 
 
 def _summed(x, grad_y, shape, layout):
-    """The gradients of the taps, which have this shape, and of their biases, in float32."""
+    """The gradients of the taps, which have shape `shape`, and of the biases, in float32."""
     k, out, width = shape
     chosen = summing_constants(width, out, k)
     tiles = k * triton.cdiv(out, chosen["ACROSS"]) * triton.cdiv(width, chosen["ALONG"])
@@ -96,20 +97,20 @@ def _summed(x, grad_y, shape, layout):
 
 
 def constants(width: int, out: int, k: int, dtype: torch.dtype, turned: bool, bias: bool) -> dict:
-    """What `convolve` is compiled for."""
+    """The compile-time constants of `convolve`."""
     chunk = min(CHUNK_BYTES // dtype.itemsize, triton.next_power_of_2(width))
     shape = {"IN": width, "OUT": out, "K": k, "ROWS": ROWS, "COLUMNS": _columns(out), "CHUNK": max(16, chunk)}
     return {**shape, "TURNED": turned, "BIAS": bias}
 
 
 def summing_constants(width: int, out: int, k: int) -> dict:
-    """What `tap_gradients` is compiled for."""
+    """The compile-time constants of `tap_gradients`."""
     shape = {"IN": width, "OUT": out, "K": k, "ROWS": ROWS_SUMMED}
     return {**shape, "ACROSS": _columns(out), "ALONG": _columns(width)}
 
 
 def warps(columns: int) -> int:
-    """Of a program that makes so many columns."""
+    """The number of warps of a program that computes `columns` columns."""
     return 8 if columns == WIDEST else 4
 
 

@@ -1,7 +1,7 @@
 """Which convolution over time runs on a GPU: the fused kernels of `triton_kernels.py`, or the reference.
 
-As for the GRU's, the first use on a device, at a shape and in a type, compares the kernels with the reference, on
-outputs and gradients. Where they cannot be used, a warning says so once, and why.
+As with the GRU's kernels, the first use with a given device, shape and type compares them with the reference, on
+outputs and gradients. If they cannot be used, one warning says why.
 """
 
 import functools
@@ -15,18 +15,18 @@ from recbole_glintru.ops import self_check, tensor_cores
 from recbole_glintru.ops.convolution.reference import convolution_reference
 
 WIDTHS = (32, 256)  # of input and output
-# Of the largest element. TF32 and float16 round factors to 2^-11, bfloat16 to 2^-8, and what is stored likewise; a tap
-# that is missing or meets the wrong position is off by the size of the numbers themselves.
+# Relative to the largest element. TF32 and float16 round factors and stored results to 2^-11, bfloat16 to 2^-8; a tap
+# that is missing or reads the wrong position gives errors as large as the numbers themselves.
 TOLERANCES = {torch.float32: 5e-3, torch.float16: 5e-3, torch.bfloat16: 4e-2}
 
 
 def are_usable(device: torch.device, dtype: torch.dtype, taps: torch.Size) -> bool:
-    """Whether the kernels can take taps `[k, out, in]` and are right; on a GPU a warning says why not."""
+    """Whether the kernels support taps `[k, out, in]` and are right; on a GPU a warning says why not."""
     return device.type == "cuda" and _objection(device, dtype, taps, tensor_cores.allows_tf32("conv")) is None
 
 
 def convolution(x: Tensor, taps: Tensor, biases: Tensor, layout, dtype: torch.dtype) -> Tensor:
-    """`triton_convolution`, imported when it is needed."""
+    """`triton_convolution`, imported when it is first needed. Arguments and result are the same."""
     from recbole_glintru.ops.convolution.triton_convolution import triton_convolution
 
     return triton_convolution(x, taps, biases, layout, dtype)
@@ -34,7 +34,7 @@ def convolution(x: Tensor, taps: Tensor, biases: Tensor, layout, dtype: torch.dt
 
 @functools.cache
 def _objection(device: torch.device, dtype: torch.dtype, taps: torch.Size, allows_tf32: bool) -> Optional[str]:
-    """What speaks against the kernels, or None; found out, and said, once a process."""
+    """Why the kernels cannot be used, or None; checked, and warned about, once per process."""
     objection = tensor_cores.limits(device, dtype, allows_tf32)
     if objection is None and not all(WIDTHS[0] <= width <= WIDTHS[1] for width in taps[1:]):
         objection = f"they are for widths from {WIDTHS[0]} to {WIDTHS[1]}, not {tuple(taps[1:])}."
@@ -49,7 +49,7 @@ def _differs(device: torch.device, dtype: torch.dtype, taps: torch.Size) -> Opti
     from recbole_glintru.ops.layouts.compact import Compact
 
     k, out, width = taps
-    lengths = torch.tensor([1, 2 * k, k // 2 + 1, 150])  # borders apart and close together, in two programs
+    lengths = torch.tensor([1, 2 * k, k // 2 + 1, 150])  # history borders close together and far apart, in two programs
     generator = torch.Generator().manual_seed(0)
 
     def draw(*shape, scale=1.0):

@@ -1,4 +1,4 @@
-"""The two kernels of `triton_convolution.py`. Imported only where Triton is."""
+"""The two kernels of `triton_convolution.py`. Imported only if Triton is installed."""
 
 import triton
 import triton.language as tl
@@ -6,14 +6,14 @@ import triton.language as tl
 
 @triton.jit
 def _inside(step, length, distance):
-    """Whether a history has the position so far from its position `step`."""
+    """Whether a history has the position at `distance` from its position `step`."""
     return (step + distance >= 0) & (step + distance < length)
 
 
 @triton.jit(do_not_specialize=["count"])  # one compilation for all sizes
 def convolve(
     x,  # [N, IN]
-    taps,  # [K, OUT, IN]; with TURNED [K, IN, OUT], the last one first
+    taps,  # [K, OUT, IN]; with TURNED [K, IN, OUT], in reverse order
     biases,  # [K, OUT]
     y,  # [N, OUT], written
     steps,  # [N]
@@ -24,7 +24,7 @@ def convolve(
     OUT: tl.constexpr,
     K: tl.constexpr,
     ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,  # of the output at a time
+    COLUMNS: tl.constexpr,  # columns of the output per program
     CHUNK: tl.constexpr,  # columns of the input at a time
     TURNED: tl.constexpr,
     BIAS: tl.constexpr,
@@ -67,12 +67,12 @@ def convolve(
 def tap_gradients(
     x,  # [N, IN]
     grad_y,  # [N, OUT]
-    partial,  # [shares, K * OUT * IN + K * OUT], written: what each share adds to the taps' gradients and the biases'
+    partial,  # [shares, K * OUT * IN + K * OUT], written: the parts of each share of the gradients of taps and biases
     steps,
     ranks,
     lengths,
     count,
-    share,  # rows of a program, a multiple of ROWS
+    share,  # rows per program, a multiple of ROWS
     IN: tl.constexpr,
     OUT: tl.constexpr,
     K: tl.constexpr,
@@ -83,7 +83,7 @@ def tap_gradients(
     tiles_across: tl.constexpr = (OUT + ACROSS - 1) // ACROSS
     tiles_along: tl.constexpr = (IN + ALONG - 1) // ALONG
     tiles: tl.constexpr = tiles_across * tiles_along
-    # Programs of one share stand side by side: they read the same rows, all but the first from the L2 cache.
+    # Programs of one share are neighbours: they read the same rows, all but the first of them from the L2 cache.
     program = tl.program_id(0)
     number = program // (K * tiles)
     j = program % (K * tiles) // tiles
@@ -108,5 +108,5 @@ def tap_gradients(
     place = (j * OUT + across)[:, None] * IN + along[None, :]
     tl.store(start + place, total, mask=(across < OUT)[:, None] & (along < IN)[None, :])
     place = K * OUT * IN + j * OUT + across
-    columns = tl.where(tile % tiles_along == 0, OUT, 0)  # of grad_y: one of the programs that read them says so
+    columns = tl.where(tile % tiles_along == 0, OUT, 0)  # the first of the programs that read them stores the sums
     tl.store(start + place, tl.sum(sums, axis=0), mask=across < columns)

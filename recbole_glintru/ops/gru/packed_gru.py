@@ -8,8 +8,9 @@ from torch import Tensor
 
 from recbole_glintru.ops.first_derivative import first_derivative_only
 
-# The gates of a layer, four numbers a position and channel, are kept for the backward pass up to this size. Larger ones
-# are computed again from the states, in 1.5 times the time: 197 against 135 ms at ML-1M's shape, where they take 62 MB.
+# Up to this size, the gates of a layer, four numbers per position and channel, are kept for the backward pass. Larger
+# ones are recomputed from the states, which takes 1.5 times as long: 197 against 135 ms at ML-1M's shape, where they
+# take 62 MB.
 LARGEST_KEPT = 2**30  # bytes
 
 _sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
@@ -24,7 +25,7 @@ def packed_gru(
     bias_ih: Optional[Tensor] = None,
     bias_hh: Optional[Tensor] = None,
 ) -> Tensor:
-    """The states of one GRU layer in the layout `Packed`, whose `counts` these are: `[N, in]` -> `[N, d]`."""
+    """The states of one GRU layer in the layout `Packed`, of which `counts` are: `[N, in]` -> `[N, d]`."""
     return _PackedGRU.apply(x, weight_ih, weight_hh, bias_ih, bias_hh, counts, None)
 
 
@@ -37,11 +38,11 @@ def packed_gru_at(
     bias_ih: Optional[Tensor] = None,
     bias_hh: Optional[Tensor] = None,
 ) -> tuple[Tensor, Tensor]:
-    """The states, and the inputs, at some places alone; no gradient of the size of all others is made.
+    """Only the states and inputs at some places; their gradients are never expanded to all places.
 
     Args:
         x: `[N, in]`, packed.
-        counts: how many histories have each step.
+        counts: the number of histories that have each step.
         places: `[M] int64`, rows of x.
         weight_ih, weight_hh, bias_ih, bias_hh: as in `gru_reference`.
 
@@ -52,12 +53,12 @@ def packed_gru_at(
 
 
 class _PackedGRU(torch.autograd.Function):
-    """x `[N, in]`, packed, to states `[N, d]`, or to states and inputs at `places` `[M]`.
+    """x `[N, in]`, packed, -> states `[N, d]`, or states and inputs at `places` `[M]`.
 
-    One product for the inputs of all steps; then each step adds its own product where the input's stands, in place.
-    The backward pass, which touches each block of memory once while it is in the cache, turns the gates that the
-    forward pass has kept into gradients, in place: new memory costs as much time as the arithmetic on it. Gates that
-    are not there, for their size or because an earlier backward pass has used them up, are computed again.
+    One product computes the inputs' part for all steps; each step then adds its own product to that, in place. The
+    backward pass touches each block of memory once, while it is in the cache. It overwrites the gates that the forward
+    pass has kept with their gradients, since new memory costs as much time as the arithmetic on it. Gates that are
+    missing, because of their size or because an earlier backward pass has overwritten them, are recomputed.
     """
 
     @staticmethod
@@ -94,7 +95,7 @@ class _PackedGRU(torch.autograd.Function):
 
 
 def _dense(grad_states, counts):
-    """Adds to the gradient of the states of one step, `[rows, d]`, what arrives there: here at all of them."""
+    """Returns `add`, which adds the incoming gradient to that of one step's states, `[rows, d]`: here at all places."""
     of_steps = grad_states.split(counts)
 
     def add(grad_h, step):
@@ -104,11 +105,11 @@ def _dense(grad_states, counts):
 
 
 def _sparse(grad_states, places, counts):
-    """The same of gradients that arrive at `places` alone."""
+    """The same for gradients that come in only at `places`."""
     places, order = torch.sort(places)
     starts = torch.tensor([0, *counts], device=places.device).cumsum(0)
     arrivals = torch.searchsorted(places, starts).diff().tolist()
-    rows = places - starts[torch.searchsorted(starts, places, right=True) - 1]  # within their steps
+    rows = places - starts[torch.searchsorted(starts, places, right=True) - 1]  # rows within their steps
     of_steps = list(zip(rows.split(arrivals), grad_states[order].split(arrivals)))
 
     def add(grad_h, step):
@@ -118,7 +119,7 @@ def _sparse(grad_states, places, counts):
 
 
 def _run(x, weight_ih, weight_hh, bias_ih, bias_hh, counts):
-    """The states `[N, d]`, and what the gradients need besides: r and z `[N, 2d]`, c and h W_hn `[N, d]` each."""
+    """The states `[N, d]`, and what else the gradients need: r and z `[N, 2d]`, c and h W_hn `[N, d]` each."""
     d = weight_hh.shape[1]
     has_bias = bias_ih is not None
     reset_update, candidate = _from_inputs(x, weight_ih, bias_ih, bias_hh)
@@ -141,7 +142,7 @@ def _run(x, weight_ih, weight_hh, bias_ih, bias_hh, counts):
 
 
 def _from_inputs(x, weight_ih, bias_ih, bias_hh):
-    """What the arguments of the gates have from the inputs, of all steps: `[N, 2d]` of r and z, `[N, d]` of c."""
+    """The inputs' part of the gates' arguments, for all steps: `[N, 2d]` for r and z, `[N, d]` for c."""
     both = 2 * (len(weight_ih) // 3)
     if bias_ih is None:
         return F.linear(x, weight_ih[:both]), F.linear(x, weight_ih[both:])
@@ -150,7 +151,7 @@ def _from_inputs(x, weight_ih, bias_ih, bias_hh):
 
 
 def _gates_again(x, before, weight_ih, weight_hh, bias_ih, bias_hh):
-    """The gates as `_run` has them, of all steps at once, now that the states before them are known."""
+    """The gates as `_run` computes them, for all steps at once, since the states before them are known."""
     d = weight_hh.shape[1]
     reset_update, candidate = _from_inputs(x, weight_ih, bias_ih, bias_hh)
     reset_update.addmm_(before, weight_hh[: 2 * d].T).sigmoid_()
@@ -160,7 +161,7 @@ def _gates_again(x, before, weight_ih, weight_hh, bias_ih, bias_hh):
 
 
 def _states_before(states, counts):
-    """h_{t-1} where `states` has h_t."""
+    """h_{t-1} at the places where `states` has h_t."""
     before = torch.empty_like(states)
     first, *others = before.split(counts)
     first.zero_()
@@ -170,9 +171,9 @@ def _states_before(states, counts):
 
 
 def _into_gradients(kept, before, arriving, weight_hh, counts):
-    """Turn r and z, c, h W_hn into the gradients of the sigmoids' arguments, of the tanh's argument and of h W_hn.
+    """Overwrite r and z, c, h W_hn with the gradients of the sigmoids' arguments, of the tanh's argument and of h W_hn.
 
-    `arriving(grad_h, step)` adds to the gradient of a step's states what does not come from the later steps.
+    `arriving(grad_h, step)` adds the incoming gradient of a step's states, the part that is not from later steps.
     """
     reset_update, candidate, recurrent = kept
     d = weight_hh.shape[1]

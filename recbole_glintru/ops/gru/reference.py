@@ -29,7 +29,7 @@ def gru_reference(
         weight_ih, weight_hh: `[3d, in]`, `[3d, d]`; bias_ih, bias_hh: `[3d]` or None.
 
     Returns:
-        `[B, L, d]`, zero behind a row's length.
+        `[B, L, d]`, zero after a row's length.
     """
     h = x.new_zeros(len(x), weight_hh.shape[1])
     states = []

@@ -1,15 +1,16 @@
-"""The GRU of `reference.py` as two Triton kernels. Imported only where Triton is: see `triton_guard.py`.
+"""The GRU of `reference.py` as two Triton kernels. Imported only if Triton is installed (`triton_guard.py`).
 
-One program takes `ROWS` histories of like length through all their steps. What a step needs of the input is one matrix
-product for all steps at once, done before; what it needs of the state is three products with weights that stay on the
-chip. They stand on the left, `[d, d] @ [d, ROWS]`, because Hopper's matrix instructions want 64 rows there and few
-histories are enough on the right. At d = 128 the weights take 96 KiB of shared memory in 16 bits and 192 KiB in 32,
-of the 227 KiB that a multiprocessor of an H100 gives one program; above, they are read from the L2 cache at each step.
+One program takes `ROWS` histories of similar length through all their steps. The input's part of the gates is computed
+beforehand, as one matrix product for all steps; the state's part is three products per step, with weights that stay on
+the chip. The weights are the left factor, `[d, d] @ [d, ROWS]`, because Hopper's matrix instructions need 64 rows
+there, while few histories are enough on the right. At d = 128 the weights take 96 KiB of shared memory in 16 bits and
+192 KiB in 32, of the 227 KiB that a multiprocessor of an H100 gives one program; larger weights are read from the L2
+cache at each step.
 
-The state is float32 in registers, sums are float32, factors are of the type `dtype` (float32 ones are rounded to TF32
-by the tensor cores). Only the states are stored. The backward pass computes the arguments of the gates again, for all
-steps in three products, and replaces them by their gradients, of which the weights' gradients are two more products.
-No program adds to what another one writes: the same input gives the same bits.
+The state is float32 in registers, sums are float32, factors have the type `dtype` (the tensor cores round float32 to
+TF32). Only the states are stored. The backward pass recomputes the arguments of the gates, for all steps in three
+products, and replaces them by their gradients, from which two more products give the weights' gradients. No program
+adds to what another one writes, so that the same input gives the same bits.
 """
 
 import functools
@@ -28,18 +29,18 @@ from recbole_glintru.ops.layouts.padded import Padded
 from recbole_glintru.ops.precision import float32_region
 from recbole_glintru.ops.tensor_cores import tf32_products
 
-ROWS = 16  # histories a program: 2048 of them are 128 programs, an H100 has 132 multiprocessors
-CHUNK_BYTES = 64  # of a row of the weights at a time, where they do not stay on the chip
-SHARED_MEMORY = 232_448  # bytes that a program may take on Hopper
+ROWS = 16  # histories per program: 2048 histories are 128 programs, and an H100 has 132 multiprocessors
+CHUNK_BYTES = 64  # of a row of the weights, read at a time, if they do not stay on the chip
+SHARED_MEMORY = 232_448  # bytes available to a program on Hopper
 
 
 class Places(NamedTuple):
-    """Where the steps of each history stand: step t of the history of rank b at `rows[b] + steps[t]`, of N positions.
+    """Where the steps of each history are: step t of the history of rank b at `rows[b] + steps[t]`, among N positions.
 
     Attributes:
         lengths: `[B] int64`, longest first.
         rows: `[B] int64`; steps: `[L] int64`.
-        padded: whether there are positions behind a history's length.
+        padded: whether there are positions after a history's length.
     """
 
     lengths: Tensor
@@ -49,7 +50,7 @@ class Places(NamedTuple):
 
 
 def places(layout: Union[Padded, Compact]) -> Places:
-    """The places of a layout's positions, in the order of its tensors `[*P, d]` with P made one dimension."""
+    """The places of a layout's positions, in the order of its tensors `[*P, d]` with P flattened to one dimension."""
     lengths, order = torch.sort(layout.lengths, descending=True, stable=True)
     if isinstance(layout, Compact):
         return Places(lengths, layout.starts[order], torch.arange(layout.length, device=order.device), False)
@@ -63,9 +64,9 @@ def triton_gru(
 
     Args:
         x: `[*P, in]`.
-        layout: where those positions are.
+        layout: the layout of those positions.
         weight_ih, weight_hh: `[3d, in]`, `[3d, d]`, d from 32 to 256.
-        dtype: of the factors of products and of the states that are stored; float32 is TF32 on a GPU.
+        dtype: the type of the factors of products and of the stored states; on a GPU float32 products use TF32.
 
     Returns:
         `[*P, d]` in `dtype`, zeros in the padding.
@@ -75,7 +76,7 @@ def triton_gru(
 
 
 def launch(kernel, tensors, where: Places, d: int, **choices) -> None:
-    """Start `gru_forward` or `gru_backward` on its tensors; `choices` go to `constants`, but for `warps`."""
+    """Start `gru_forward` or `gru_backward` on its tensors; `choices`, except `warps`, are passed to `constants`."""
     warps = choices.pop("warps", WARPS[triton.next_power_of_2(d)])
     chosen = constants(d, tensors[0], where.padded, **choices)
     batch = len(where.lengths)
@@ -92,10 +93,10 @@ def constants(
     rows: int = ROWS,
     memory: Optional[int] = None,
 ) -> dict:
-    """What a kernel is compiled for, on tensors as `like` is, with the `shared_memory` of their device or `memory`."""
+    """A kernel's compile-time constants for tensors like `like`; `memory` replaces their device's `shared_memory`."""
     size, wide = like.dtype.itemsize, triton.next_power_of_2(d)
     if resident is None:
-        taken = 3 * wide * (wide + rows) * size  # the weights, and what they are multiplied with
+        taken = 3 * wide * (wide + rows) * size  # the weights, and their right factors
         resident = taken + 1024 <= (memory or shared_memory(like.device))
     return {
         "D": d,
@@ -113,7 +114,7 @@ WARPS = {32: 2, 64: 4, 128: 8, 256: 8}  # by d, rounded up to a power of two
 
 @functools.cache
 def shared_memory(device: torch.device) -> int:
-    """Bytes of shared memory that a program may take on a device."""
+    """Bytes of shared memory available to a program on a device."""
     if device.type != "cuda":
         return SHARED_MEMORY
     return triton.runtime.driver.active.utils.get_device_properties(device.index or 0)["max_shared_mem"]

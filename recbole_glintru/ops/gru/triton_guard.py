@@ -1,8 +1,8 @@
 """Which GRU runs on a GPU: the fused kernels of `triton_kernels.py`, or cuDNN's through PyTorch.
 
-A compiler's mistake would be a wrong number without a word, so that the first use of the kernels on a device, at a
-width and in a type, compares them with the reference, on outputs and gradients, in both layouts that a GPU has: each
-has a kernel of its own. Where they cannot be used, a warning says so once, and why.
+A compiler bug would silently give wrong numbers. So the first use of the kernels with a given device, width and type
+compares them with the reference, on outputs and gradients, in both layouts that are used on a GPU, as each is compiled
+separately. If the kernels cannot be used, one warning says why.
 """
 
 import functools
@@ -19,20 +19,20 @@ from recbole_glintru.ops.layouts.compact import Compact
 from recbole_glintru.ops.layouts.padded import Padded
 
 WIDTHS = (32, 256)  # of the hidden state
-# Of the largest element. TF32 and float16 round factors to 2^-11, bfloat16 to 2^-8, and errors add up over the steps;
-# what a wrong kernel computes is off by the size of the numbers themselves.
+# Relative to the largest element. TF32 and float16 round factors to 2^-11, bfloat16 to 2^-8, and errors add up over the
+# steps; a wrong kernel gives errors as large as the numbers themselves.
 TOLERANCES = {torch.float32: 2e-2, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 
 
 def are_usable(device: torch.device, dtype: torch.dtype, hidden_size: int, bias: bool) -> bool:
-    """Whether the kernels can take a GRU layer and agree with the reference; on a GPU a warning says why not."""
+    """Whether the kernels support a GRU layer and agree with the reference; on a GPU a warning says why not."""
     if device.type != "cuda":
         return False
     return _objection(device, dtype, hidden_size, bias, tensor_cores.allows_tf32("rnn")) is None
 
 
 def gru(x: Tensor, layout: Layout, weight_ih: Tensor, weight_hh: Tensor, dtype: torch.dtype) -> Tensor:
-    """`triton_gru`, imported when it is needed."""
+    """`triton_gru`, imported when it is first needed. Arguments and result are the same."""
     from recbole_glintru.ops.gru.triton_gru import triton_gru
 
     return triton_gru(x, layout, weight_ih, weight_hh, dtype)
@@ -42,7 +42,7 @@ def gru(x: Tensor, layout: Layout, weight_ih: Tensor, weight_hh: Tensor, dtype: 
 def _objection(
     device: torch.device, dtype: torch.dtype, hidden_size: int, bias: bool, allows_tf32: bool
 ) -> Optional[str]:
-    """What speaks against the kernels, or None; found out, and said, once a process."""
+    """Why the kernels cannot be used, or None; checked, and warned about, once per process."""
     objection = tensor_cores.limits(device, dtype, allows_tf32) or _limits(hidden_size, bias)
     if objection is None:
         objection = tensor_cores.failure(lambda: _differs(device, dtype, hidden_size), device)
@@ -54,7 +54,7 @@ def _objection(
 def _limits(hidden_size, bias):
     if not WIDTHS[0] <= hidden_size <= WIDTHS[1]:
         return f"they are for hidden sizes from {WIDTHS[0]} to {WIDTHS[1]}, not {hidden_size}."
-    return "they have no biases." if bias else None
+    return "they support no biases." if bias else None
 
 
 def _differs(device: torch.device, dtype: torch.dtype, hidden_size: int) -> Optional[str]:

@@ -1,4 +1,4 @@
-"""The two kernels of `triton_gru.py`. Imported only where Triton is."""
+"""The two kernels of `triton_gru.py`. Imported only if Triton is installed."""
 
 import triton
 import triton.language as tl
@@ -6,7 +6,7 @@ import triton.language as tl
 
 @triton.jit
 def _tanh(x, APPROXIMATE: tl.constexpr):
-    """`APPROXIMATE` is one instruction of 11 correct bits, more than 16-bit factors have."""
+    """With `APPROXIMATE`, a single instruction with 11 correct bits, no fewer than 16-bit factors have."""
     if APPROXIMATE:
         return tl.inline_asm_elementwise("tanh.approx.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1)
     return 2 / (1 + tl.exp(-2 * x)) - 1
@@ -51,7 +51,7 @@ def _streamed(
 
 @triton.jit(do_not_specialize=["batch", "width"])  # one compilation for all shapes
 def gru_forward(
-    gates,  # [N, 3d]: the input's share of reset, update, candidate
+    gates,  # [N, 3d]: the input's part of reset, update, candidate
     weight,  # [3d, d]
     states,  # [N, d], written
     lengths,  # [B], longest first
@@ -64,7 +64,7 @@ def gru_forward(
     ROWS: tl.constexpr,
     CHUNK: tl.constexpr,
     RESIDENT: tl.constexpr,
-    PADDED: tl.constexpr,  # whether there are positions behind a history's length, to be filled with zeros
+    PADDED: tl.constexpr,  # whether there are positions after a history's length, to be filled with zeros
     APPROXIMATE: tl.constexpr,
 ):
     kind = states.dtype.element_ty
@@ -86,7 +86,7 @@ def gru_forward(
     before = row
     place = row + tl.load(steps)
     runs = (j < D) & (0 < length)
-    next_r = _tile(gates, j, place, 3 * D, runs)  # read one step ahead: memory is far
+    next_r = _tile(gates, j, place, 3 * D, runs)  # read one step ahead, to hide the latency of memory
     next_z = _tile(gates, j + D, place, 3 * D, runs)
     next_n = _tile(gates, j + 2 * D, place, 3 * D, runs)
     for t in range(longest):
@@ -117,7 +117,7 @@ def gru_forward(
             tl.store(states + now * D + j, h.to(kind), mask=now_runs)
         if not RESIDENT:
             before = now
-            tl.debug_barrier()  # the next step reads what other threads of this program have stored
+            tl.debug_barrier()  # the next step reads what other threads of this program have stored here
     if PADDED:
         for t in range(longest, width):
             place = row + tl.load(steps + t)
@@ -195,7 +195,7 @@ def gru_backward(
         written = (j < D) & there if PADDED else now_runs
         to_c = grad * (1 - z) * (1 - c * c)
         tl.store(gates + now * 4 * D + 3 * D + j, to_c.to(kind), mask=written)
-        # One after the other: three factors at a time in shared memory are too many for d = 128 in float32.
+        # One after the other: at d = 128 in float32, three factors at a time do not fit into shared memory.
         grad_h = grad * z
         to_n = (to_c * r).to(kind)
         tl.store(gates + now * 4 * D + j, to_n, mask=written)

@@ -1,1 +1,1 @@
-"""The batch of histories itself: which positions are real, which rows are alike, lengths that the host knows."""
+"""The batch of histories itself: which positions are real, which rows are equal, and lengths known on the host."""

@@ -1,4 +1,4 @@
-"""Histories at a fixed length, for models whose weights belong to the positions of one length."""
+"""Histories of a fixed length, for models whose weights depend on the position."""
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,7 @@ def check_length(item_seq: Tensor, length: int) -> None:
 
 
 def widen(item_seq: Tensor, length: int) -> Tensor:
-    """Pad histories on the right, up to a model's own length: `[B, L'] int64` -> `[B, length]`.
+    """Pad histories on the right, to the length of a model: `[B, L'] int64` -> `[B, length]`.
 
     Raises:
         ValueError: L' is greater than `length`.
@@ -22,7 +22,7 @@ def widen(item_seq: Tensor, length: int) -> Tensor:
 
 
 def align_right(item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
-    """Move the padding of each row to the front, so that every history ends at L-1.
+    """Move the padding of each row to the left, so that every history ends at position L-1.
 
     Args:
         item_seq: `[B, L] int64`, right-padded with 0.

@@ -1,8 +1,8 @@
-"""Lengths of histories, and numbers of rows, that are known on the host: so that nothing waits for a GPU.
+"""Lengths of histories, and indices of rows, that are also known on the host, so that nothing waits for a GPU.
 
-How many positions a batch has is decided on the host. To read that from a GPU is to wait until all that was asked of
-it before is done; meanwhile nothing new is asked, and it runs dry. Whoever makes such a tensor from numbers on the host
-leaves them with it.
+The number of positions of a batch is needed on the host. Reading it from a GPU waits for all work queued there;
+meanwhile nothing new is launched, and the GPU runs idle. So code that makes such a tensor from numbers on the host
+attaches those numbers to it.
 """
 
 from collections.abc import Sequence
@@ -18,10 +18,10 @@ _NAME = "_on_host"
 
 
 def remember(numbers: Tensor, on_host: np.ndarray) -> Tensor:
-    """Leave the same integers, on the host, with a tensor of integers.
+    """Attach to a tensor of integers the same integers on the host.
 
-    They are with this object, which `.to` returns where it has nothing to do, and not with copies or parts of it. They
-    are forgotten when the tensor is changed in place.
+    They belong to this tensor object, which `.to` returns if it has nothing to do, and not to copies or parts of it.
+    They are ignored once the tensor has been changed in place.
 
     Returns:
         `numbers`.
@@ -31,12 +31,12 @@ def remember(numbers: Tensor, on_host: np.ndarray) -> Tensor:
 
 
 def of(numbers: Tensor) -> np.ndarray:
-    """The integers of a tensor; where nobody has left them with it they are read, for which a GPU is waited for."""
+    """The integers of a tensor on the host: those attached to it, or read from it, which waits for a GPU."""
     return getattr(numbers, _NAME)[0] if are_known(numbers) else numbers.cpu().numpy()
 
 
 def are_known(numbers: Tensor) -> bool:
-    """Whether somebody has left the integers of a tensor with it, and they are still the same."""
+    """Whether a tensor has its integers attached, and has not been changed since."""
     return not is_traced() and hasattr(numbers, _NAME) and getattr(numbers, _NAME)[1] == _version(numbers)
 
 
@@ -54,12 +54,12 @@ def check_lengths(item_seq_len: Tensor) -> None:
 
 
 def _version(numbers: Tensor) -> Optional[int]:
-    """How often a tensor was changed in place; None for tensors of inference mode, which do not count it."""
+    """How often a tensor has been changed in place; None for tensors of inference mode, which do not count it."""
     return None if numbers.is_inference() else numbers._version
 
 
 def part(lengths: Tensor, rows: Union[slice, Tensor]) -> Tensor:
-    """`lengths[rows]`, with what is known of them on the host."""
+    """`lengths[rows]`, known on the host if both are."""
     if isinstance(rows, slice) and rows == slice(None):
         return lengths
     chosen = lengths[rows]
@@ -69,18 +69,18 @@ def part(lengths: Tensor, rows: Union[slice, Tensor]) -> Tensor:
 
 
 def shifted(numbers: Tensor, by: int) -> Tensor:
-    """`numbers + by`, with what is known of them on the host: of lengths and -1, the positions of the last items."""
+    """`numbers + by`, known on the host if `numbers` are; lengths and -1 give the positions of the last items."""
     moved = numbers + by
     return remember(moved, of(numbers) + by) if are_known(numbers) else moved
 
 
 def concatenated(parts: Sequence[Tensor]) -> Tensor:
-    """`torch.cat(parts)`, with what is known of them on the host."""
+    """`torch.cat(parts)`, known on the host if all parts are."""
     whole = torch.cat(list(parts))
     return remember(whole, np.concatenate([of(part) for part in parts])) if all(map(are_known, parts)) else whole
 
 
 def uniform(like: Tensor, length: int) -> Tensor:
-    """One length for all histories: `[B]`, on the device and in the type of `like`, which has B."""
+    """One length for all histories: `[B]`, with the shape, device and type of `like`; known on the host."""
     lengths = torch.full_like(like, length)
     return lengths if is_traced() else remember(lengths, np.full(len(like), length))

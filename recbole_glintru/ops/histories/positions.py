@@ -1,4 +1,4 @@
-"""Which positions of a history are real, and the tensors at one of them.
+"""Which positions of a history are real, and the values of a tensor at one of them.
 
 A history is a row of `item_seq: [B, L] int64, right-padded with 0` with its length in `item_seq_len: [B] int64`.
 """
@@ -15,10 +15,10 @@ def valid_positions(item_seq_len: Tensor, length: int) -> Tensor:
 
 
 def at_position(x: Tensor, position: Tensor) -> Tensor:
-    """One position a row: x `[B, L, d]`, position `[B]` -> `[B, d]`."""
+    """One position per row: x `[B, L, d]`, position `[B]` -> `[B, d]`."""
     return x[torch.arange(len(x), device=x.device), position]
 
 
 def trim(item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
-    """Cut the columns that are padding in every row: `[B, L]` -> `[B, longest history]`."""
+    """Remove the columns that are padding in every row: `[B, L]` -> `[B, longest history]`."""
     return item_seq[:, : max(1, int(host_lengths.of(item_seq_len).max()))]

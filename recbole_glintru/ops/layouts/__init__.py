@@ -1,1 +1,1 @@
-"""Where the positions of a batch of histories lie in memory."""
+"""Layouts: how the positions of a batch of histories are arranged in memory."""

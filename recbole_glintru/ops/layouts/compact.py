@@ -1,8 +1,8 @@
-"""A layout of histories for GPUs: the real positions alone, one history after the other.
+"""A layout of histories for GPUs: only the real positions, one history after the other.
 
-Answers to the methods of `Padded`, which say what each does. Nothing is computed for padding, as in `Packed`; but
-neighbours in time are neighbours in memory, so that no operation goes step by step. Sums over a history add its
-positions in their order: the same input gives the same bits.
+It has the methods of `Padded`, which are documented there. Nothing is computed for padding, as in `Packed`; but
+neighbours in time are neighbours in memory, so that no operation runs step by step. Sums over a history
+add its positions in order, so that the same input gives the same bits.
 """
 
 import torch
@@ -20,11 +20,11 @@ from recbole_glintru.ops.layouts.linear_maps import linear_map
 class Compact:
     """Positions `(N,)`: those of the first history, then those of the second one, and so on.
 
-    How many there are is decided on the host, once a batch (`host_lengths.py`).
+    Their number is needed on the host, once per batch (`host_lengths.py`).
 
     Attributes:
         lengths: `[B] int64`, in the order of the batch.
-        starts: `[B] int64`, where each history begins.
+        starts: `[B] int64`, the first position of each history.
         ranks: `[N] int64`, which history a position belongs to; steps: `[N] int64`, its position in that history.
     """
 
@@ -65,7 +65,7 @@ class Compact:
             return x[places.clamp(max=count - 1)]
 
         def put(grad):
-            """Where no place is met twice but the one behind all, which is cut off: nothing is sorted or added."""
+            """Scatter without accumulation: places are distinct, except the overflow row, which is dropped."""
             whole = grad.new_zeros(count + 1, *grad.shape[2:])
             return whole.index_copy_(0, places.flatten(), grad.flatten(0, 1))[:count]
 
@@ -84,7 +84,7 @@ class Compact:
         return self.arrange(linear_attention(self.pad(query), self.pad(key), self.pad(value)))
 
     def previous(self, x: Tensor) -> Tensor:
-        """The tensor at the position before, zero at the first one of a history: `[N, d]` -> `[N, d]`."""
+        """x at the previous position, zero at the first one of a history: `[N, d]` -> `[N, d]`."""
         return F.pad(x[:-1], (0, 0, 1, 0)) * (self.steps > 0).unsqueeze(-1)
 
     def _spread(self, x):

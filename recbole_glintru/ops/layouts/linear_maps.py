@@ -1,4 +1,4 @@
-"""A linear map whose transpose is as fast as itself, where autograd's own gradient of it would not be."""
+"""A linear map whose transpose is given explicitly, where autograd's own gradient would be slower."""
 
 from typing import Callable
 
@@ -9,7 +9,7 @@ from recbole_glintru.ops.first_derivative import first_derivative_only
 
 
 def linear_map(x: Tensor, there: Callable[[Tensor], Tensor], back: Callable[[Tensor], Tensor]) -> Tensor:
-    """`there(x)`, of which `back` is the transpose: it takes the gradient of the result to that of x."""
+    """`there(x)`; `back` is its transpose, which maps the gradient of the result to that of x."""
     return _LinearMap.apply(x, there, back)
 
 

@@ -1,7 +1,7 @@
-"""A layout of histories for CPUs: the real positions alone, one time step after the other.
+"""A layout of histories for CPUs: only the real positions, one time step after the other.
 
-Answers to the methods of `Padded`, which say what each does. In each step the longest histories come first, so that a
-step is one contiguous block whose rows are the first ones of the step before.
+It has the methods of `Padded`, which are documented there. In each step the longest histories come first, so that a
+step is one contiguous block, whose rows continue the first rows of the previous step.
 """
 
 import torch
@@ -16,14 +16,14 @@ from recbole_glintru.ops.layouts.pieces import collect, spread
 
 
 class Packed:
-    """Positions `(N,)`: the real ones, ordered by step and in each step by descending length of the history.
+    """Positions `(N,)`: the real ones, ordered by step, and within a step by descending length of the history.
 
     Attributes:
         lengths: `[B] int64`, longest first.
-        counts: for each step how many histories have it; they are the first so many of the step before.
+        counts: for each step the number of histories that have it, which are the first ones of the previous step.
         ranks: `[N] int64`, which history, counted in the layout's order, a position belongs to.
         steps: `[N] int64`, its position in that history.
-        starts: `[L + 1] int64`, where each step begins.
+        starts: `[L + 1] int64`, the first position of each step.
     """
 
     def __init__(self, lengths: Tensor, length: int):
@@ -72,7 +72,7 @@ class Packed:
         return packed_convolution(x, taps, biases, self.neighbours(len(taps)))
 
     def neighbours(self, k: int) -> Tensor:
-        """Where the k positions around each position are: `[N, k]`, N for those that the history does not have."""
+        """Indices of the k positions around each position: `[N, k]`, N for those outside the history."""
         steps = self.steps.unsqueeze(1) + torch.arange(k, device=self.steps.device) - k // 2
         inside = (steps >= 0) & (steps < self.lengths[self.ranks].unsqueeze(1))
         places = self.starts[steps.clamp(0, self.length - 1)] + self.ranks.unsqueeze(1)

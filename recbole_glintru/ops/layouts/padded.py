@@ -1,6 +1,6 @@
-"""The layout of RecBole's batches: all positions up to the longest history, those of padding included.
+"""The layout of RecBole's batches: all positions up to the longest history, padding included.
 
-Its methods say what those of every layout do.
+The docstrings of its methods apply to every layout.
 """
 
 import torch
@@ -11,7 +11,7 @@ from recbole_glintru.ops.attention.reference import linear_attention, single_que
 
 
 class Padded:
-    """Positions `(B, L)`, of which `lengths` `[B] int64` are real in each row; the others are computed and not read."""
+    """Positions `(B, L)`, of which `lengths` `[B] int64` are real in each row; the others are computed but not read."""
 
     def __init__(self, lengths: Tensor, length: int):
         self.lengths = lengths
@@ -35,7 +35,7 @@ class Padded:
         return x * self._mask_for(x)
 
     def spread(self, x: Tensor) -> Tensor:
-        """`[B, ...]` -> what broadcasts with `[*P, ...]`: each position has its history's row."""
+        """`[B, ...]` -> a tensor that broadcasts with `[*P, ...]`: each position has the row of its history."""
         return x.unsqueeze(1)
 
     def collect(self, x: Tensor) -> Tensor:
@@ -47,9 +47,9 @@ class Padded:
         return (positions >= 0) & (positions < self.lengths.unsqueeze(1))
 
     def at(self, x: Tensor, positions: Tensor) -> Tensor:
-        """Different positions of each history: x `[*P, d]`, positions `[B, T] int64` -> `[B, T, d]`.
+        """Distinct positions of each history: x `[*P, d]`, positions `[B, T] int64` -> `[B, T, d]`.
 
-        What is returned for a position that the history does not have means nothing.
+        The result is undefined for positions that the history does not have.
         """
         rows = torch.arange(len(x), device=x.device).unsqueeze(1)
         return x[rows, positions.clamp(0, self.length - 1)]
@@ -70,11 +70,11 @@ class Padded:
         return sum(padded[:, j : j + self.length, j] for j in range(len(taps)))
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, normalise: bool) -> Tensor:
-        """Linear attention of one query a history: sum_t (q . elu(k_t) / n_t) v_t over its positions.
+        """Linear attention of one query per history: sum_t (q . elu(k_t) / n_t) v_t over its positions.
 
         Args:
-            query: `[B, h, e]`, of h heads; key, value: `[*P, h, e]`.
-            normalise: n_t is the length of elu(k_t); otherwise 1.
+            query: `[B, h, e]`, with h heads; key, value: `[*P, h, e]`.
+            normalise: whether n_t is the norm of elu(k_t); otherwise it is 1.
 
         Returns:
             `[B, h, e]`.
@@ -82,7 +82,7 @@ class Padded:
         return single_query_attention(self, query, key, value, normalise)
 
     def attend_all(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Linear attention of every position: y_t = sum_s (q_t . k_s) v_s over its history's, `[*P, h, e]` each."""
+        """Linear attention of every position: y_t = sum_s (q_t . k_s) v_s over its history, `[*P, h, e]` each."""
         return linear_attention(query, key * self._mask_for(key), value)
 
     def _mask_for(self, x: Tensor) -> Tensor:

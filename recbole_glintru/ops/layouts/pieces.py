@@ -1,7 +1,7 @@
-"""The time steps of packed histories (`packed.py`), one by one and some at a time: where they lie, rows for each.
+"""The time steps of packed histories (`packed.py`), one by one or several at a time: their rows, and sums over them.
 
-`counts` are the numbers of histories that have a step, of all steps or of some consecutive ones; histories stand in one
-order in every step, the longest first.
+`counts` are the numbers of histories that have a step, for all steps or for some consecutive ones; histories have the
+same order in every step, the longest first.
 """
 
 from itertools import accumulate
@@ -17,25 +17,25 @@ def blocks(counts: list[int]) -> list[slice]:
 
 
 def pieces(counts: list[int], most: int) -> list[tuple[slice, range]]:
-    """The rows and the steps of consecutive pieces, of at most so many rows, or of one step that has more."""
+    """The rows and the steps of consecutive pieces, each of at most `most` rows, or of one step that has more."""
     starts = [0, *accumulate(counts)]
     parts, first = [], 0
     while first < len(counts):
-        behind = first + 1
-        while behind < len(counts) and starts[behind + 1] - starts[first] <= most:
-            behind += 1
-        parts.append((slice(starts[first], starts[behind]), range(first, behind)))
-        first = behind
+        stop = first + 1
+        while stop < len(counts) and starts[stop + 1] - starts[first] <= most:
+            stop += 1
+        parts.append((slice(starts[first], starts[stop]), range(first, stop)))
+        first = stop
     return parts
 
 
 def spread(x: Tensor, counts: list[int], out: Tensor) -> Tensor:
-    """Each position gets its history's row: `[B, ...]` -> out `[sum(counts), ...]`."""
+    """Each position gets the row of its history: `[B, ...]` -> out `[sum(counts), ...]`."""
     return torch.cat([x[:count] for count in counts], out=out)
 
 
 def collect(x: Tensor, counts: list[int], total: Tensor) -> Tensor:
-    """Add each position's row to its history's: `[sum(counts), ...]` -> total `[B, ...]`."""
+    """Add the row of each position to that of its history: `[sum(counts), ...]` -> total `[B, ...]`."""
     for count, block in zip(counts, blocks(counts)):
         total[:count] += x[block]
     return total

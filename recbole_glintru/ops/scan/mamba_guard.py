@@ -1,13 +1,13 @@
-"""The CUDA kernels of mamba-ssm and causal-conv1d, where they are installed and do what they should.
+"""The CUDA kernels of mamba-ssm and causal-conv1d, if they are installed and give correct results.
 
-Wheels of both packages have been built against other versions of PyTorch and CUDA than they run with, and then
-compute wrong numbers without a word. So the first use on a device compares them with the references, on outputs and
+Wheels of both packages exist that were built against other versions of PyTorch and CUDA than they run with, and then
+silently compute wrong numbers. So the first use on a device compares them with the references, on outputs and
 gradients, and a build that disagrees is not used.
 """
 
 import functools
 import warnings
-from typing import Optional
+from typing import Optional, Union
 
 import torch
 import torch.nn.functional as F
@@ -15,11 +15,28 @@ from torch import Tensor
 
 from recbole_glintru.ops import self_check
 
-TOLERANCE = 1e-3  # of the largest element; both sides are float32
+TOLERANCE = 1e-3  # relative to the largest element; both sides are float32
 
 
-def scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus, return_last_state):
-    """`mamba_ssm`'s `selective_scan_fn`, with the contiguity and the types that it wants."""
+def scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Optional[Tensor],
+    z: Optional[Tensor],
+    delta_bias: Optional[Tensor],
+    delta_softplus: bool,
+    return_last_state: bool,
+) -> Union[Tensor, tuple[Tensor, Tensor]]:
+    """`mamba_ssm`'s `selective_scan_fn`, called with the contiguity and the types that it requires.
+
+    Arguments as in `selective_scan`, without lengths.
+
+    Returns:
+        `[B, D, L]` in u's type; with `return_last_state` a pair, with the states `[B, D, N]`, which have no gradient.
+    """
     from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
 
     exact = [None if tensor is None else tensor.float() for tensor in (A, D, delta_bias)]
@@ -37,46 +54,45 @@ def convolve(u: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def scan_is_usable(device: torch.device) -> bool:
-    """Whether mamba-ssm's scan is installed and agrees with the reference on `device`; it warns if it does not."""
+    """Whether mamba-ssm's scan is installed and agrees with the reference on `device`; it warns if they disagree."""
     return _objection("scan", device) is None
 
 
 def convolution_is_usable(device: torch.device) -> bool:
-    """Whether causal-conv1d is installed and agrees with PyTorch on `device`; it warns if it does not."""
+    """Whether causal-conv1d is installed and agrees with PyTorch on `device`; it warns if they disagree."""
     return _objection("convolution", device) is None
 
 
 def require_scan(device: torch.device) -> None:
-    """Raise a RuntimeError that says why mamba-ssm's scan cannot be used on `device`, if it cannot."""
+    """Raise a RuntimeError with the reason if mamba-ssm's scan cannot be used on `device`."""
     objection = _objection("scan", device)
     if objection is not None:
-        raise RuntimeError(f"scan_backend='mamba_ssm': {objection} 'auto' and 'torch' do without it.")
+        raise RuntimeError(f"scan_backend='mamba_ssm': {objection} 'auto' and 'torch' work without it.")
 
 
 @functools.cache
 def _objection(kernel: str, device: torch.device) -> Optional[str]:
-    """What speaks against a kernel on a device, or None; found out once a process."""
+    """Why a kernel cannot be used on a device, or None; checked once per process."""
     package = {"scan": "mamba-ssm", "convolution": "causal-conv1d"}[kernel]
     try:
         if kernel == "scan":
-            import selective_scan_cuda  # noqa: F401  what a broken or missing build fails at
+            import selective_scan_cuda  # noqa: F401  this is where a broken or missing build fails
     except Exception as error:
-        return f"{package} is not installed here, or does not load ({error})."
+        return f"{package} is not installed or fails to load ({error})."
     try:
         differs = _scan_differs if kernel == "scan" else _convolution_differs
         difference = self_check.undisturbed(lambda: differs(device), device)
-    except torch.cuda.OutOfMemoryError:  # which says nothing of the kernels, and is not to be remembered
+    except torch.cuda.OutOfMemoryError:  # says nothing about the kernels; raised, so that it is not cached
         raise
     except ImportError as error:
-        return f"{package} is not installed here, or does not load ({error})."
+        return f"{package} is not installed or fails to load ({error})."
     except Exception as error:
         objection = f"{package} fails on {device} ({type(error).__name__}: {error})."
     else:
         if difference is None:
             return None
         objection = (
-            f"{package} does not compute what it should on {device}: {difference}. Its build does not fit this "
-            "PyTorch or CUDA."
+            f"{package} gives wrong results on {device}: {difference}. Its build does not match this PyTorch or CUDA."
         )
     warnings.warn(f"{objection} The package's own implementation is used instead.", stacklevel=4)
     return objection

@@ -1,6 +1,6 @@
-"""Whether the selective scan runs as Numba's loops (`numba_scan.py`): where Numba is installed and they agree.
+"""Whether the selective scan runs as Numba's loops (`numba_scan.py`): if Numba is installed and the loops are right.
 
-As for the kernels of a GPU, the first use compares them with the reference, on outputs and gradients.
+As with the GPU kernels, the first use compares them with the reference, on outputs and gradients.
 """
 
 import functools
@@ -14,44 +14,45 @@ from recbole_glintru.ops import self_check
 from recbole_glintru.ops.scan.numba_scan import numba_scan
 from recbole_glintru.ops.tracing import is_traced
 
-TOLERANCE = 1e-4  # of the largest element; both sides are float32
+TOLERANCE = 1e-4  # relative to the largest element; both sides are float32
 
 
 def is_usable(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether it runs on `device` and agrees with the reference; a warning says so if it does not.
+    """Whether the loops run on `device` and agree with the reference; a warning is given if they fail or disagree.
 
     Args:
-        dtype: of what is scanned; half precision is computed in float32.
+        device: the device of the tensors.
+        dtype: their type; half precision is computed in float32.
     """
     return _objection(device, dtype) is None
 
 
 def require(device: torch.device, dtype: torch.dtype) -> None:
-    """Raise a RuntimeError that says why it cannot be used, if it cannot; arguments as of `is_usable`."""
+    """Raise a RuntimeError with the reason if the loops cannot be used; arguments as in `is_usable`."""
     objection = _objection(device, dtype)
     if objection is not None:
-        raise RuntimeError(f"scan_backend='numba': {objection} 'auto' and 'torch' do without it.")
+        raise RuntimeError(f"scan_backend='numba': {objection} 'auto' and 'torch' work without it.")
 
 
 def _objection(device: torch.device, dtype: torch.dtype) -> Optional[str]:
     if device.type != "cpu":
-        return f"Numba's loops run on a CPU, and not on {device}."
+        return f"Numba's loops run on a CPU, not on {device}."
     if is_traced():
         return "Numba's loops cannot be recorded by torch.compile, torch.export or torch.jit.trace."
     if dtype == torch.float64:
-        return "Numba's loops have no float64."
+        return "Numba's loops do not support float64."
     return _failure()
 
 
 @functools.cache
 def _failure() -> Optional[str]:
-    """What speaks against the loops, or None; found out once a process, which compiles them."""
+    """Why the loops cannot be used, or None; checked once per process, which also compiles them."""
     try:
         import numba  # noqa: F401
     except Exception as error:
-        return f"Numba is not installed here, or does not load ({error})."
+        return f"Numba is not installed or fails to load ({error})."
     compiler = logging.getLogger("numba")
-    if compiler.level == logging.NOTSET:  # RecBole's `state: DEBUG` is the root logger's: 30,000 lines of Numba's
+    if compiler.level == logging.NOTSET:  # else RecBole's `state: DEBUG`, set on the root logger, gives 30,000 lines
         compiler.setLevel(logging.WARNING)
     try:
         difference = self_check.undisturbed(_differs, torch.device("cpu"))
@@ -60,7 +61,7 @@ def _failure() -> Optional[str]:
     else:
         if difference is None:
             return None
-        objection = f"Numba's loops do not compute what they should here: {difference}."
+        objection = f"Numba's loops give wrong results here: {difference}."
     warnings.warn(f"Selective scan: {objection} Another implementation is used instead.", stacklevel=5)
     return objection
 

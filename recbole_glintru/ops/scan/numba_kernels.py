@@ -2,17 +2,17 @@
 
     s_t = exp(step_t A) * s_{t-1} + step_t u_t B_t,    y_t = C_t . s_t,    s_{-1} = 0,
 
-with step_t = softplus(delta_t + bias), or without the softplus. A worker takes one row after the other, and of it
-`LANES` channels at a time, whose states stay in the first cache from the first step to the last. All arithmetic is on
-vectors of these channels (`numba_vectors.py`).
+with step_t = softplus(delta_t + bias), or without the softplus. A worker processes one row after the other, `LANES`
+channels at a time, whose states stay in the L1 cache from the first step to the last. All arithmetic is on vectors of
+these channels (`numba_vectors.py`).
 
-The gradient is computed chunk by chunk from the end, and in a chunk state by state: forward through its steps for
-decays and states, and back, so that these too stay in the first cache. Sums over channels, the gradients of B and C,
-are folded to eight numbers at once and added up for eight steps together.
+The gradient is computed chunk by chunk from the end, and within a chunk state by state: forward through its steps for
+decays and states, then backward, so that these too stay in the L1 cache. Sums over channels, in the gradients of B and
+C, are first folded to eight numbers and then completed for eight steps together.
 
-What a chunk has of each step lies together in `steps`; it is computed in a loop of its own, in which no step waits for
-the one before. A processor foresees steps that follow one another, and not those of the backward pass: what the next
-chunk needs of memory is called for while this one is computed.
+The values of each step of a chunk are stored together in `steps`; a separate loop computes them, in which no step waits
+for the one before. Processors prefetch data that is read in ascending order, but not the chunks of the backward pass:
+the memory that the next chunk needs is prefetched explicitly while the current one is computed.
 """
 
 from numba import njit
@@ -33,14 +33,14 @@ from recbole_glintru.ops.scan.numba_vectors import (
 )
 
 ZERO, ONE = float32(0), float32(1)
-STEP, DRIVE, GRAD_Y, SLOPE, GRAD_STEP, GRAD_DRIVE = (k * LANES for k in range(6))  # in `steps`
+STEP, DRIVE, GRAD_Y, SLOPE, GRAD_STEP, GRAD_DRIVE = (k * LANES for k in range(6))  # offsets in `steps`
 OF_STEP = 6 * LANES
-DECAY, STATE, OF_DECAY = 0, LANES, 2 * LANES  # in `history`
+DECAY, STATE, OF_DECAY = 0, LANES, 2 * LANES  # offsets in `history`
 
 
 @njit
 def _prepare(steps, i, softplus, delta, bias, u):
-    """The step, its derivative by delta and its product with u, for the place i of a chunk."""
+    """Store the step, its derivative with respect to delta and its product with u, for step i of a chunk."""
     step, slope = delta + bias, filled(ONE)
     if softplus:
         step, slope = softplus_and_slope(step)
@@ -53,17 +53,17 @@ def _prepare(steps, i, softplus, delta, bias, u):
 def forward(
     worker, workers, order, lengths, keep, reads, softplus, delta, bias, u, exponents, B, C, y, last, kept
 ):  # fmt: skip
-    """A worker's part of the rows: every `workers`-th of `order`, from the place `worker` on.
+    """The forward pass of a worker's rows: every `workers`-th of `order`, starting at index `worker`.
 
     Args:
         order: `[B] int64`, a permutation of the rows.
-        lengths: `[B] int64`, how many steps of each row are computed.
-        keep: whether the backward pass will want the states of `kept`.
-        reads: whether y is there.
+        lengths: `[B] int64`, the number of steps of each row that are computed.
+        keep: whether to write `kept` for the backward pass.
+        reads: whether to write y.
         softplus: whether a step is the softplus of delta + bias, or delta + bias itself.
-        delta, u: `[B, L, D]`; all numbers are float32, and contiguous, and D is a multiple of `LANES`.
+        delta, u: `[B, L, D]`; all arrays of numbers are float32 and contiguous, and D is a multiple of `LANES`.
         bias: `[D]`.
-        exponents: `[N, D]`, A in powers of two.
+        exponents: `[N, D]`, A / log(2), for powers of two.
         B, C: `[B, L, N]`.
         y: `[B, L, D]`, written up to the lengths; last: `[B, N, D]`, written.
         kept: `[B, ceil(L / CHUNK), N, D]`, the states before each chunk, written.
@@ -109,11 +109,11 @@ def backward(
     worker, workers, order, lengths, reads, softplus, delta, bias, u, A, exponents, B, C, kept, grad_y, grad_last,
     grad_delta, grad_bias, grad_u, grad_A, grad_B, grad_C,
 ):  # fmt: skip
-    """A worker's part of the rows, from the end: the states of a chunk again, and its gradients.
+    """The backward pass of a worker's rows, from the end: recomputes the states of a chunk, then its gradients.
 
     Args:
         worker, workers, order, lengths, softplus, delta, bias, u, exponents, B, C, kept: those of `forward`.
-        reads: whether grad_y is there.
+        reads: whether grad_y is given.
         A: `[N, D]`.
         grad_y: `[B, L, D]`; grad_last: `[B, N, D]`.
         grad_delta, grad_u: `[B, L, D]`; grad_B, grad_C: `[B, L, N]`; written up to the lengths.
@@ -177,7 +177,7 @@ def backward(
                         store(steps, i * OF_STEP + GRAD_STEP, to_step)
                     store(grads, n * LANES, grad)
                     store(grads_A, n * LANES, grad_a)
-                    for i in range(0, count, FOLD):  # a chunk that is not full ends in sums that nobody reads
+                    for i in range(0, count, FOLD):  # the sums after the end of a partial chunk are not read
                         add_sums(sums_B, n * chunks * CHUNK + start + i, folded_B, i * FOLD)
                         add_sums(sums_C, n * chunks * CHUNK + start + i, folded_C, i * FOLD)
                 for i in range(count):

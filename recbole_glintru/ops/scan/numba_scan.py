@@ -1,8 +1,8 @@
 """The selective scan on a CPU, compiled by Numba (`pip install 'recbole-glintru[cpu]'`).
 
-It computes what `recomputed_scan` computes, in the same way: one state in `CHUNK` is kept, and the backward pass
-computes the others again. There each arithmetic operation is a pass over the states; here all of a step, its softplus
-too, is done while its numbers are in registers. Whether it may be used, `numba_guard.py` finds out.
+It computes the same as `recomputed_scan`, in the same way: one state in `CHUNK` is kept, and the backward pass
+recomputes the others. There each arithmetic operation is a pass over the states; here all arithmetic of a step,
+including its softplus, is done while its numbers are in registers. `numba_guard.py` decides whether it may be used.
 """
 
 import math
@@ -17,10 +17,10 @@ from torch import Tensor
 from recbole_glintru.ops.first_derivative import first_derivative_only
 from recbole_glintru.ops.histories import host_lengths
 
-# The loops count on it that both are multiples of 8, and the first a power of two.
-LANES = 32  # channels at a time: four registers of eight; faster than 16, and 64
+# The loops assume that both are multiples of 8, and LANES a power of two.
+LANES = 32  # channels at a time: four registers of eight; faster than 16 and than 64
 CHUNK = 16  # steps between two states that are kept
-NUMBERS_OF_A_THREAD = 2**19  # half a millisecond
+NUMBERS_OF_A_THREAD = 2**19  # the least work for a thread: half a millisecond
 LOG2_E = 1 / math.log(2)
 
 
@@ -34,20 +34,20 @@ def numba_scan(
     delta_softplus: bool = False,
     lengths: Optional[Tensor] = None,
 ) -> tuple[Optional[Tensor], Tensor]:
-    """The outputs and the last state, time and memory linear in L; differentiable once, in every tensor.
+    """The outputs and the last state, in time and memory linear in L; differentiable once, in every tensor.
 
     Args:
-        u, delta: `[B, L, D]`, on a CPU; all are computed in float32.
+        u, delta: `[B, L, D]`, on a CPU; all computation is in float32.
         A: `[D, N]`.
         B: `[B, L, N]`.
-        C: `[B, L, N]`, or None where only the last state is wanted.
+        C: `[B, L, N]`, or None if only the last state is needed.
         delta_bias: `[D]`; None for zero.
         delta_softplus: whether the step is the softplus of delta + delta_bias, or delta + delta_bias itself. Its
-            product with A is to be at most 88: where an exponential overflows the result is no meaningful number.
-        lengths: `[B] int64`, how many steps of each row are computed; None for L.
+            product with A must be at most 88: if an exponential overflows, the result is undefined.
+        lengths: `[B] int64`, the number of steps of each row that are computed; None for L.
 
     Returns:
-        outputs `[B, L, D]`, zero behind a row's length, or None without C; the last state `[B, D, N]`.
+        outputs `[B, L, D]`, zero after a row's length, or None without C; the last state `[B, D, N]`.
 
     Raises:
         ValueError: a shape does not fit the others, or a length is more than L.
@@ -64,24 +64,24 @@ def numba_scan(
 
 
 def _check_shapes(u, delta, A, B, C, delta_bias, lengths):
-    """The loops know no bounds: what PyTorch refuses they would read and write beside the memory of the tensors."""
+    """The loops do not check bounds: with wrong shapes they would access memory outside the tensors."""
     (rows, steps, channels), states = u.shape, A.shape[-1]
     shapes = {"delta": (rows, steps, channels), "A": (channels, states), "B": (rows, steps, states)}
     shapes.update(C=shapes["B"], delta_bias=(channels,), lengths=(rows,))
     tensors = {"delta": delta, "A": A, "B": B, "C": C, "delta_bias": delta_bias, "lengths": lengths}
     for name, tensor in tensors.items():
         if tensor is not None and tuple(tensor.shape) != shapes[name]:
-            raise ValueError(f"{name} has shape {tuple(tensor.shape)} in place of {shapes[name]}")
+            raise ValueError(f"{name} has shape {tuple(tensor.shape)} instead of {shapes[name]}")
 
 
 def _whole_vectors(x: Tensor) -> Tensor:
-    """The channels, which come last, filled up with zeros to a multiple of `LANES`."""
+    """Pad the channels, which come last, with zeros to a multiple of `LANES`."""
     missing = -x.shape[-1] % LANES
     return (F.pad(x, (0, missing)) if missing else x).contiguous()
 
 
 class _NumbaScan(torch.autograd.Function):
-    """For whole vectors of channels; A is `[N, D]`, and the last state `[B, N, D]`."""
+    """The scan of whole vectors of channels; A is `[N, D]`, and the last state `[B, N, D]`."""
 
     @staticmethod
     def forward(ctx, u, delta, A, delta_bias, B, C, softplus, lengths, keep):
@@ -91,7 +91,7 @@ class _NumbaScan(torch.autograd.Function):
         reads = C is not None
         B = B.contiguous()
         C = C.contiguous() if reads else torch.zeros_like(B)
-        y = _zero_behind(lengths, u) if reads else u.new_empty(0, 0, 0)
+        y = _zero_after(lengths, u) if reads else u.new_empty(0, 0, 0)
         last = u.new_empty(rows, *A.shape)
         kept = u.new_empty(rows, -(-length // CHUNK) if keep else 0, *A.shape)
         shares = _Shares(lengths, rows, length, A.numel())
@@ -110,7 +110,7 @@ class _NumbaScan(torch.autograd.Function):
         reads = ctx.reads and grad_y is not None
         grad_y = grad_y.contiguous() if reads else u.new_empty(0, 0, 0)
         grad_last = u.new_zeros(len(u), *A.shape) if grad_last is None else grad_last.contiguous()
-        grad_u, grad_delta, grad_B, grad_C = (_zero_behind(ctx.lengths, tensor) for tensor in (u, delta, B, C))
+        grad_u, grad_delta, grad_B, grad_C = (_zero_after(ctx.lengths, tensor) for tensor in (u, delta, B, C))
         grad_A, grad_bias = (tensor.new_zeros(ctx.shares.workers, *tensor.shape) for tensor in (A, delta_bias))
         ctx.shares.run(
             backward, reads, ctx.softplus, delta, delta_bias, u, A, A * LOG2_E, B, C, kept, grad_y, grad_last,
@@ -120,31 +120,31 @@ class _NumbaScan(torch.autograd.Function):
         return grad_u, grad_delta, grad_A.sum(dim=0), grad_bias.sum(dim=0), grad_B, grad_C, None, None, None
 
 
-def _zero_behind(lengths: Optional[Tensor], like: Tensor) -> Tensor:
-    """Memory for what is written up to the lengths, and is zero behind them."""
+def _zero_after(lengths: Optional[Tensor], like: Tensor) -> Tensor:
+    """Memory for values that are written up to the lengths and are zero after them."""
     return torch.empty_like(like) if lengths is None else torch.zeros_like(like)
 
 
 class _Shares:
-    """The rows in shares of like work, one for each of PyTorch's threads if it is work enough.
+    """The rows in shares of similar work, one for each of PyTorch's threads if there is enough work.
 
     Args:
         lengths: `[rows] int64`; None for `length`.
         rows: B.
         length: L.
-        numbers: how many a step of a row has to compute.
+        numbers: the number of values to compute in one step of a row.
     """
 
     def __init__(self, lengths: Optional[Tensor], rows: int, length: int, numbers: int):
         self.lengths = np.full(rows, length) if lengths is None else host_lengths.of(lengths).astype(np.int64)
         if rows and self.lengths.max() > length:
-            raise ValueError(f"a length of {self.lengths.max()}, with {length} steps")
+            raise ValueError(f"a length of {self.lengths.max()} is greater than the number of steps, {length}")
         self.order = np.argsort(-self.lengths, kind="stable")
         worth_a_thread = int(self.lengths.sum()) * numbers // NUMBERS_OF_A_THREAD
         self.workers = max(1, min(torch.get_num_threads(), rows, worth_a_thread))
 
     def run(self, kernel, *arguments):
-        """Call a kernel once for each share, side by side; of the arguments, tensors become arrays."""
+        """Call a kernel once for each share, in parallel; tensors among the arguments become arrays."""
         shared = [item.detach().numpy() if isinstance(item, Tensor) else item for item in arguments]
 
         def work(worker):
@@ -154,4 +154,4 @@ class _Shares:
             work(0)
             return
         with ThreadPoolExecutor(self.workers) as pool:
-            list(pool.map(work, range(self.workers)))  # which raises what a worker has raised
+            list(pool.map(work, range(self.workers)))  # raises the exception of a worker, if any

@@ -1,9 +1,10 @@
 """A vector of `LANES` float32 as a type of Numba's: loads, stores, arithmetic, and the functions that the scan needs.
 
-Numba knows numbers, and leaves it to LLVM to find the loops over them that can be vector instructions, which keeps what
-such a loop carries in memory. A value that is a vector from the start stays in registers, as many as a machine needs.
+Numba has scalar types and relies on LLVM to vectorise loops over them, which keeps in memory what such a loop carries
+from one iteration to the next. A value that is a vector from the start stays in as many registers as the machine needs.
 
-Memory is an array of float32, contiguous, and an offset in numbers, whatever the array's shape; no bounds are checked.
+A place in memory is a contiguous array of float32 and an offset in numbers, whatever the array's shape; bounds are not
+checked.
 """
 
 import operator
@@ -18,7 +19,7 @@ from numpy import float32
 
 from recbole_glintru.ops.scan.numba_scan import LANES
 
-FOLD = 8  # lanes of a vector that is folded
+FOLD = 8  # lanes of a folded vector
 CACHE_LINE = 64  # bytes
 
 
@@ -32,7 +33,7 @@ class Vector(types.Type):
 VECTOR = Vector()
 NUMBERS = ir.VectorType(ir.FloatType(), LANES)
 FOLDED = ir.VectorType(ir.FloatType(), FOLD)
-CONTRACT = ("contract",)  # a product and a sum may be one instruction, and nothing else may change
+CONTRACT = ("contract",)  # only a product and a sum may be fused into one instruction
 
 
 @register_model(Vector)
@@ -46,7 +47,7 @@ def _lanes(*indices):
 
 
 def _filled(builder, number):
-    """A vector of one number; what is a vector stays as it is."""
+    """A vector of one repeated number; vectors are returned unchanged."""
     if isinstance(number.type, ir.VectorType):
         return number
     first = builder.insert_element(ir.Constant(NUMBERS, ir.Undefined), number, ir.IntType(32)(0))
@@ -59,14 +60,14 @@ def _address(context, builder, array_type, array, offset, kind):
 
 
 def _check_memory(*arrays):
-    """A typing function's refusal: Numba shows the message to whoever compiles such a call."""
+    """Reject other arrays while typing: Numba shows the message to whoever compiles such a call."""
     for array in arrays:
         if not (isinstance(array, types.Array) and array.layout == "C" and array.dtype == types.float32):
-            raise TypingError(f"a contiguous array of float32 is wanted, not {array}")
+            raise TypingError(f"expected a contiguous array of float32, not {array}")
 
 
 def _elementwise(description, generate):
-    """A function of two vectors, one of which may be a float32 that stands for a vector of it."""
+    """A function of two vectors, one of which may be a float32 that is broadcast."""
 
     @intrinsic
     def function(typing_context, a, b):
@@ -82,7 +83,7 @@ def _elementwise(description, generate):
 
 def _define(symbol, instruction):
     function = _elementwise(
-        f"Vectors' {symbol.__name__}.", lambda builder, a, b: getattr(builder, instruction)(a, b, flags=CONTRACT)
+        f"`{symbol.__name__}` of vectors.", lambda builder, a, b: getattr(builder, instruction)(a, b, flags=CONTRACT)
     )
 
     @overload(symbol)
@@ -99,14 +100,14 @@ for _symbol, _instruction in (
     _define(_symbol, _instruction)
 
 maximum = _elementwise(
-    "The larger of a and b, lane by lane; b where one is no number.",
+    "The larger of a and b, lane by lane; b where either is NaN.",
     lambda builder, a, b: builder.select(builder.fcmp_ordered(">", a, b), a, b),
 )
 
 
 @intrinsic
 def filled(typing_context, number):
-    """The vector of one number."""
+    """A vector of one repeated number."""
     return VECTOR(types.float32), lambda context, builder, signature, arguments: _filled(builder, *arguments)
 
 
@@ -123,7 +124,7 @@ def where_positive(typing_context, x, a, b):
 
 @intrinsic
 def load(typing_context, array, offset):
-    """The `LANES` numbers from an offset on."""
+    """The vector of the `LANES` numbers from an offset on."""
     _check_memory(array)
 
     def generate(context, builder, signature, arguments):
@@ -134,7 +135,7 @@ def load(typing_context, array, offset):
 
 @intrinsic
 def fill(typing_context, array, offset):
-    """The vector of the number at an offset."""
+    """A vector that repeats the number at an offset."""
     _check_memory(array)
 
     def generate(context, builder, signature, arguments):
@@ -158,7 +159,7 @@ def store(typing_context, array, offset, x):
 
 @intrinsic
 def prefetch(typing_context, array, offset):
-    """Begin to fetch the `LANES` numbers from an offset on into the first cache; they may lie outside of the array."""
+    """Start fetching the `LANES` numbers from an offset on into the L1 cache; they may lie outside the array."""
     _check_memory(array)
 
     def generate(context, builder, signature, arguments):
@@ -176,7 +177,7 @@ def prefetch(typing_context, array, offset):
 
 @intrinsic
 def store_folded(typing_context, array, offset, x):
-    """Write the sums of the lanes of x that are `FOLD` apart, to the `FOLD` numbers from an offset on."""
+    """Write the sums of those lanes of x that are `FOLD` apart to the `FOLD` numbers from an offset on."""
     _check_memory(array)
 
     def generate(context, builder, signature, arguments):
@@ -201,7 +202,7 @@ def add_sums(typing_context, array, offset, rows, first):
         source = _address(context, builder, rows, rows_, first_, FOLDED)
         vectors = [builder.load(builder.gep(source, [ir.IntType(64)(k)]), align=4) for k in range(FOLD)]
         even, odd = (_lanes(*(k + i for k in (0, FOLD) for i in range(start, FOLD, 2))) for start in (0, 1))
-        while len(vectors) > 1:  # of two vectors one, of the sums of neighbours
+        while len(vectors) > 1:  # two vectors become one, of sums of neighbouring lanes
             pairs = zip(vectors[::2], vectors[1::2])
             vectors = [builder.fadd(*(builder.shuffle_vector(*pair, lanes) for lanes in (even, odd))) for pair in pairs]
         target = _address(context, builder, array, array_, offset_, FOLDED)
@@ -212,12 +213,12 @@ def add_sums(typing_context, array, offset, rows, first):
 
 
 MANTISSA_BITS, BIAS = 23, 127  # of a float32, and of its exponent
-ROUNDING = float32(1.5 * 2**MANTISSA_BITS + BIAS)  # in the last bits of x + ROUNDING is x's nearest integer, and BIAS
+ROUNDING = float32(1.5 * 2**MANTISSA_BITS + BIAS)  # the last bits of x + ROUNDING are x's nearest integer plus BIAS
 
 
 @intrinsic
 def _power_of_two(typing_context, rounded):
-    """2^k of k + ROUNDING, for the integer k from -126 to 127; of 128 infinity."""
+    """2^k from k + ROUNDING, for an integer k from -126 to 127; infinity for 128."""
 
     def generate(context, builder, signature, arguments):
         integers = ir.VectorType(ir.IntType(32), LANES)
@@ -228,7 +229,7 @@ def _power_of_two(typing_context, rounded):
 
 
 def _interpolated(function, low, high, count):
-    """The coefficients, in float32, of the polynomial that is `function` at Chebyshev's nodes; the constant first."""
+    """The float32 coefficients, the constant first, of the polynomial that equals `function` at the Chebyshev nodes."""
     nodes = np.cos((np.arange(count) + 0.5) * np.pi / count)
     nodes = (low + high) / 2 + (high - low) / 2 * nodes
     series = np.polynomial.Chebyshev.fit(nodes, function(nodes), count - 1, domain=(low, high))
@@ -236,7 +237,7 @@ def _interpolated(function, low, high, count):
 
 
 def _polynomial(coefficients):
-    """The polynomial that has these coefficients, the constant first, as a function of a vector."""
+    """The polynomial with these coefficients, the constant first, as a function of a vector."""
 
     @intrinsic
     def value(typing_context, x):
@@ -254,18 +255,18 @@ def _polynomial(coefficients):
 
 ONE, ZERO = float32(1), float32(0)
 LOG_2, LOG2_E = np.log(2), float32(1 / np.log(2))
-# (2^x - 1) / x, to 1e-8 of 2^x. With 1 added exactly, a state stays as it is where the step is zero.
+# (2^x - 1) / x, to 1e-8 of 2^x. As 1 is added exactly, a state does not change where the step is zero.
 _power = _polynomial(_interpolated(lambda x: np.expm1(LOG_2 * x) / x, -0.5, 0.5, 6))
-_log1p_ratio = _polynomial(_interpolated(lambda x: np.log1p(x) / x, 0, 1, 10))  # to 1.5e-8 of it
-SMALLEST = float32(-126)  # 2^-126 is the smallest number with all its digits
+_log1p_ratio = _polynomial(_interpolated(lambda x: np.log1p(x) / x, 0, 1, 10))  # relative error 1.5e-8
+SMALLEST = float32(-126)  # 2^-126 is the smallest normal number
 LOG_SMALLEST = float32(-87.3)
-LOG_2_HIGH = float32(round(LOG_2 * 2**12) / 2**12)  # its product with an integer of up to 12 digits is exact
+LOG_2_HIGH = float32(round(LOG_2 * 2**12) / 2**12)  # its product with an integer of up to 12 bits is exact
 LOG_2_LOW = float32(LOG_2 - round(LOG_2 * 2**12) / 2**12)
 
 
 @njit
 def exp2(x):
-    """2^x, to 1e-7 of it, for x up to 128; 2^-126 for everything below -126, NaN for NaN."""
+    """2^x with a relative error of 1e-7, for x up to 128; 2^-126 for all x below -126, NaN for NaN."""
     x = maximum(SMALLEST, x)
     rounded = x + ROUNDING
     rest = x - (rounded - ROUNDING)
@@ -274,7 +275,7 @@ def exp2(x):
 
 @njit
 def exp(x):
-    """e^x, to 1.3e-7 of it, for x up to 88; e^-87.3 for everything below -87.3, NaN for NaN."""
+    """e^x with a relative error of 1.3e-7, for x up to 88; e^-87.3 for all x below -87.3, NaN for NaN."""
     x = maximum(LOG_SMALLEST, x)
     rounded = x * LOG2_E + ROUNDING
     whole = rounded - ROUNDING
@@ -285,6 +286,6 @@ def exp(x):
 @njit
 def softplus_and_slope(x):
     """log(1 + e^x), and its derivative 1 / (1 + e^-x)."""
-    small = exp(ZERO - maximum(x, ZERO - x))  # no more than 1
+    small = exp(ZERO - maximum(x, ZERO - x))  # at most 1
     softplus = maximum(x, ZERO) + small * _log1p_ratio(small)
     return softplus, where_positive(x, ONE, small) / (ONE + small)

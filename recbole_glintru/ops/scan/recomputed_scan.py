@@ -1,15 +1,15 @@
-"""The recurrence of a selective scan, with a backward pass that recomputes the states in place of keeping them.
+"""The recurrence of a selective scan, with a backward pass that recomputes the states instead of keeping them.
 
     s_t = exp(step_t A) * s_{t-1} + drive_t B_t,    y_t = C_t . s_t,    s_{-1} = 0,
 
-an element of `s_t` for each row, channel d and state n. The states of all steps are N times as large as the scan's
-input. Autograd keeps several tensors of that size; here one state in `CHUNK` is kept, and the backward pass computes
-the others again, one chunk at a time. There is no division by products of decays, so that no step is too large.
+with an element of `s_t` for each row, channel d and state n. The states of all steps are N times as large as the scan's
+input. Autograd keeps several tensors of that size; here one state in `CHUNK` is kept, and the backward pass recomputes
+the others, one chunk at a time. Nothing is divided by products of decays, so that no step is too large.
 
-Measured on a CPU: everything here is bound by passes over the states, of which an exponential costs as much as seven
-products. So rows are taken in blocks small enough for the cache, buffers are made once a block and
-written in place, the channels are the innermost dimension (vectors of steps, drives and outputs are contiguous), the
-sums over n and d are matrix products, and powers of two stand in for the exponential (twice as fast in PyTorch).
+Measured on a CPU: the time goes into passes over the states, and an exponential costs as much as seven products. So
+rows are processed in blocks small enough for the cache, buffers are allocated once per block and written in place, the
+channels are the innermost dimension (vectors of steps, drives and outputs are contiguous), the sums over n and d are
+matrix products, and powers of two replace the exponential (twice as fast in PyTorch).
 """
 
 import math
@@ -24,25 +24,26 @@ from recbole_glintru.ops.histories import host_lengths
 from recbole_glintru.ops.tracing import is_traced
 
 CHUNK = 16  # steps between two states that are kept
-BLOCK = {"cpu": 2**18, "cuda": 2**22}  # elements of a state at a time: what caches hold, and worth a kernel
+BLOCK = {"cpu": 2**18, "cuda": 2**22}  # elements of a state at a time: to fit the cache; to be worth a kernel
 LOG2_E = 1 / math.log(2)
 
 
 def recomputed_scan(
     step: Tensor, drive: Tensor, A: Tensor, B: Tensor, C: Optional[Tensor], lengths: Optional[Tensor]
 ) -> tuple[Optional[Tensor], Tensor]:
-    """The outputs and the last state, time and memory linear in L; differentiable once, in every tensor.
+    """The outputs and the last state, in time and memory linear in L; differentiable once, in every tensor.
 
     Args:
-        step: `[B, L, D]`; zero behind a row's length, so that its state stays as it is.
-        drive: `[B, L, D]`; zero behind a row's length.
+        step: `[B, L, D]`; zero after a row's length, so that its state does not change there.
+        drive: `[B, L, D]`; zero after a row's length.
         A: `[D, N]`.
         B: `[B, L, N]`.
-        C: `[B, L, N]`, or None where only the last state is wanted.
-        lengths: `[B] int64`, at least 1; None for L. Rows of like length are computed together, and no further.
+        C: `[B, L, N]`, or None if only the last state is needed.
+        lengths: `[B] int64`, at least 1; None for L. Rows of similar length are computed together, up to their
+            longest.
 
     Returns:
-        outputs `[B, L, D]`, which mean nothing behind a row's length, or None without C; the last state `[B, D, N]`.
+        outputs `[B, L, D]`, undefined after a row's length, or None without C; the last state `[B, D, N]`.
     """
     tensors = (step, drive, A, B) if C is None else (step, drive, A, B, C)
     keep = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
@@ -51,7 +52,7 @@ def recomputed_scan(
 
 
 class _Block(NamedTuple):
-    """Rows that are computed together, and how many steps of them."""
+    """Rows that are computed together, and the number of their steps."""
 
     rows: Union[slice, Tensor]
     length: int
@@ -69,7 +70,7 @@ def _blocks(step: Tensor, states: int, lengths: Optional[Tensor]) -> list[_Block
 
 
 class _Steps:
-    """The steps of a block, one view each: as rows `[b, 1, .]` and as columns `[b, ., 1]` of small matrices."""
+    """The steps of a block, one view each: as rows `[b, 1, .]` and as columns `[b, ., 1]` of batched matrices."""
 
     def __init__(self, tensor: Tensor, block: _Block):
         tensor = tensor[block.rows, : block.length]

@@ -9,7 +9,7 @@ from torch import Tensor
 def reference_scan(
     step: Tensor, drive: Tensor, A: Tensor, B: Tensor, C: Optional[Tensor], lengths: Optional[Tensor]
 ) -> tuple[Optional[Tensor], Tensor]:
-    """The recurrence as a plain loop over time; arguments and results are those of `recomputed_scan`."""
+    """The recurrence as a plain loop over time. Arguments and results as in `recomputed_scan`."""
     state = step.new_zeros(len(step), *A.shape)
     outputs = []
     for t in range(step.shape[1]):

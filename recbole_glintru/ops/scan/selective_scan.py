@@ -6,16 +6,20 @@ For every channel d and state n, in float32 or better,
     s_t = exp(step_t A) * s_{t-1} + step_t u_t B_t,    s_{-1} = 0
     y_t = (C_t . s_t + D u_t) * SiLU(z_t).
 
-Shapes and arguments are those of `mamba_ssm`, so that a call can be moved from one to the other. There are five
-backends: `reference`, the plain loop; `torch`, the same recurrence with few passes over memory and a backward pass
-that recomputes (`recomputed_scan.py`); `numba`, the same as compiled loops on a CPU (`numba_scan.py`); `triton`, one
-kernel for all of it and one for its gradient (`triton_scan.py`); `mamba_ssm`, the CUDA kernels of that package. `auto`
-takes `numba` on a CPU, and on a GPU the first of `mamba_ssm` and `triton`, that is installed and agrees with the
-reference there; `torch` otherwise.
+Shapes and arguments are those of `mamba_ssm`, so that either can replace the other in a call. There are five backends:
+
+* `reference`: the plain loop.
+* `torch`: the same recurrence with few passes over memory, and a backward pass that recomputes (`recomputed_scan.py`).
+* `numba`: the same as compiled loops on a CPU (`numba_scan.py`).
+* `triton`: one kernel for the whole scan and one for its gradient (`triton_scan.py`).
+* `mamba_ssm`: the CUDA kernels of that package.
+
+`auto` takes `numba` on a CPU, and on a GPU the first of `mamba_ssm` and `triton`, provided that it is installed and
+agrees with the reference there; otherwise `torch`.
 """
 
 from functools import partial
-from typing import Optional, Union
+from typing import Callable, Optional, Union
 
 import torch
 import torch.nn.functional as F
@@ -33,8 +37,26 @@ from recbole_glintru.ops.tracing import is_traced
 BACKENDS = ("auto", "torch", "reference", "numba", "triton", "mamba_ssm")
 
 
-def plain_scan(recurrence, u, delta, A, B, C, delta_bias=None, delta_softplus=False, lengths=None):
-    """What `numba_scan` computes, as PyTorch's operations around a recurrence."""
+def plain_scan(
+    recurrence: Callable[..., tuple[Optional[Tensor], Tensor]],
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Optional[Tensor],
+    delta_bias: Optional[Tensor] = None,
+    delta_softplus: bool = False,
+    lengths: Optional[Tensor] = None,
+) -> tuple[Optional[Tensor], Tensor]:
+    """What `numba_scan` computes, as PyTorch operations around a recurrence.
+
+    Args:
+        recurrence: `recomputed_scan` or `reference_scan`, or one with the same arguments and results.
+        u, delta, A, B, C, delta_bias, delta_softplus, lengths: as in `numba_scan`.
+
+    Returns:
+        outputs `[B, L, D]`, undefined after a row's length, or None without C; the last state `[B, D, N]`.
+    """
     step = _held(delta, delta_bias, delta_softplus, lengths)
     return recurrence(step, step * u, A, B, C, lengths)
 
@@ -64,21 +86,21 @@ def selective_scan(
 
     Args:
         u, delta: `[B, D, L]`.
-        A: `[D, N]`, negative, as steps are not: where their product is above 88, an exponential overflows.
+        A: `[D, N]`, negative, while steps are not: if their product is above 88, an exponential overflows.
         B, C: `[B, N, L]`.
-        D: `[D]`, the skip; z: `[B, D, L]`, the gate; delta_bias: `[D]`. None leaves each out.
+        D: `[D]`, the skip; z: `[B, D, L]`, the gate; delta_bias: `[D]`; each is omitted if None.
         delta_softplus: whether the step is the softplus of delta, or delta itself.
-        return_last_state: also return the state behind a row's last step.
-        lengths: `[B] int64`, from 1 to L: what is behind is not computed, in the backends that can leave it.
+        return_last_state: also return the state after a row's last step.
+        lengths: `[B] int64`, from 1 to L: backends that can do so skip the steps after a row's length.
         backend: one of `BACKENDS`.
 
     Returns:
-        `[B, D, L]` in u's type; with `lengths`, what stands behind a row's length means nothing. With
-        `return_last_state` a pair, with the states `[B, D, N]`, in float32 or better; its gradient is zero where
-        `mamba_ssm` computes. `triton` leaves that case to `torch`.
+        `[B, D, L]` in u's type, with `lengths` undefined after a row's length. With `return_last_state` a pair, with
+        the states `[B, D, N]`, in float32 or better; with `mamba_ssm` their gradient is zero. `triton` leaves that case
+        to `torch`.
 
     Raises:
-        RuntimeError: `numba`, `triton` or `mamba_ssm` is asked for, and is not there or does not agree with the
+        RuntimeError: `numba`, `triton` or `mamba_ssm` is requested and is not available or disagrees with the
             reference.
     """
     chosen = choose_backend(u, A, backend)
@@ -114,15 +136,15 @@ def selective_scan_last(
     delta_softplus: bool = False,
     backend: str = "auto",
 ) -> Tensor:
-    """The scan's output at one position a row: every state is computed up to there, and one output.
+    """The scan's output at one position per row: all states up to there are computed, but only one output.
 
     Equal to `selective_scan` at the positions `last`.
 
     Args:
         u, delta, A, B, D, delta_bias, delta_softplus, backend: see `selective_scan`.
-        C: `[B, N]`, that of the positions `last`.
+        C: `[B, N]`, at the positions `last`.
         last: `[B] int64`, from 0 to L-1.
-        z: `[B, D]`, that of the positions `last`.
+        z: `[B, D]`, at the positions `last`.
 
     Returns:
         `[B, D]` in u's type.
@@ -130,7 +152,7 @@ def selective_scan_last(
     chosen, lengths = choose_backend(u, A, backend, last_only=True), host_lengths.shifted(last, 1)
     if chosen == "triton":
         return triton_guard.scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus, lengths, last_only=True)
-    if chosen == "mamba_ssm":  # its last state has no gradient, its outputs have
+    if chosen == "mamba_ssm":  # its last state has no gradient, but its outputs do
         length = u.shape[-1]
         z = None if z is None else z.unsqueeze(-1).expand(-1, -1, length)
         C = C.unsqueeze(-1).expand(-1, -1, length)
@@ -146,15 +168,15 @@ def selective_scan_last(
 
 
 def choose_backend(u: Tensor, A: Tensor, backend: str, last_only: bool = False) -> str:
-    """The backend that `backend` means for these: one of `BACKENDS` without `auto`.
+    """The backend for a call with these tensors: one of `BACKENDS`, but not `auto`.
 
     Args:
         u: `[B, D, L]`; A: `[D, N]`.
         backend: one of `BACKENDS`.
-        last_only: whether only the output at the last step is wanted.
+        last_only: whether only the output at the last step is needed.
 
     Raises:
-        RuntimeError: `numba`, `triton` or `mamba_ssm` is asked for and cannot be used; the message says why.
+        RuntimeError: `numba`, `triton` or `mamba_ssm` is requested and cannot be used; the message says why.
     """
     if backend == "mamba_ssm":
         mamba_guard.require_scan(u.device)
@@ -178,7 +200,7 @@ def _at_least_float32(*tensors):
 
 
 def _held(delta, delta_bias, delta_softplus, lengths):
-    """The step sizes `[B, L, D]`; behind a row's length they are zero, and the state stays as it is."""
+    """The step sizes `[B, L, D]`; after a row's length they are zero, so that the state does not change."""
     step = at_least_float32(delta)
     if delta_bias is not None:
         step = step + at_least_float32(delta_bias)

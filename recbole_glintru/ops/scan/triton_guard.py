@@ -1,7 +1,7 @@
-"""The package's own kernels of the selective scan, `triton_kernels.py`, where Triton is installed and they agree.
+"""The package's own kernels of the selective scan, `triton_kernels.py`, if Triton is installed and they are right.
 
-As for mamba-ssm's (`mamba_guard.py`), the first use on a device compares them with the reference, on outputs and
-gradients: at each shape and in each type, for each has a kernel of its own.
+As with mamba-ssm's (`mamba_guard.py`), the first use on a device compares them with the reference, on outputs and
+gradients: for each shape and type, since each is compiled separately.
 """
 
 import functools
@@ -13,57 +13,72 @@ from torch import Tensor
 
 from recbole_glintru.ops import self_check
 
-# Of the largest element. Sums are float32 on both sides; half precision rounds what is written to 2^-11, 2^-8.
+# Relative to the largest element. Sums are float32 on both sides; half precision rounds results to 2^-11 or 2^-8.
 TOLERANCES = {torch.float32: 1e-3, torch.float16: 5e-3, torch.bfloat16: 4e-2}
 WITH_TIME = ("u", "delta", "B", "C", "z")
 
 
-def scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus, lengths, last_only: bool = False) -> Tensor:
-    """`triton_scan`, imported when it is needed."""
+def scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Optional[Tensor],
+    z: Optional[Tensor],
+    delta_bias: Optional[Tensor],
+    delta_softplus: bool,
+    lengths: Optional[Tensor],
+    last_only: bool = False,
+) -> Tensor:
+    """`triton_scan`, imported when it is first needed.
+
+    Arguments as in `triton_scan`; returns `[B, D, L]`, or with `last_only` `[B, D]`, in u's type.
+    """
     from recbole_glintru.ops.scan.triton_scan import triton_scan
 
     return triton_scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus, lengths, last_only)
 
 
 def are_usable(device: torch.device, channels: int, states: int, dtype: torch.dtype, last_only: bool) -> bool:
-    """Whether the kernels run on `device` and agree with the reference there; a warning says so if they do not.
+    """Whether the kernels run on `device` and agree with the reference there; if not, a warning says why.
 
     Args:
         channels, states: D and N.
-        dtype: of the inputs that have a time.
-        last_only: whether only the output at the last step is wanted.
+        dtype: the type of the inputs that have a time dimension.
+        last_only: whether only the output at the last step is needed.
     """
     return _objection(device, channels, states, dtype, last_only) is None
 
 
 def require(device: torch.device, channels: int, states: int, dtype: torch.dtype, last_only: bool) -> None:
-    """Raise a RuntimeError that says why the kernels cannot be used, if they cannot; arguments as of `are_usable`."""
+    """Raise a RuntimeError with the reason if the kernels cannot be used; arguments as in `are_usable`."""
     objection = _objection(device, channels, states, dtype, last_only)
     if objection is not None:
-        raise RuntimeError(f"scan_backend='triton': {objection} 'auto' and 'torch' do without it.")
+        raise RuntimeError(f"scan_backend='triton': {objection} 'auto' and 'torch' work without it.")
 
 
 @functools.cache
 def _objection(device: torch.device, channels: int, states: int, dtype: torch.dtype, last_only: bool) -> Optional[str]:
-    """What speaks against the kernels, or None; found out once a process for each of them."""
+    """Why the kernels cannot be used, or None; checked once per process for each case."""
     try:
         import triton  # noqa: F401
     except Exception as error:
-        return f"Triton is not installed here, or does not load ({error})."
+        return f"Triton is not installed or fails to load ({error})."
     case = f"on {device}, for {channels} channels of {states} states in {dtype}"
     if dtype not in TOLERANCES:
-        objection = f"the kernels have no {dtype}."
+        objection = f"the kernels do not support {dtype}."
     else:
         try:
             difference = self_check.undisturbed(lambda: _differs(device, channels, states, dtype, last_only), device)
-        except torch.cuda.OutOfMemoryError:  # which says nothing of the kernels, and is not to be remembered
+        except torch.cuda.OutOfMemoryError:  # says nothing about the kernels; raised, so that it is not cached
             raise
         except Exception as error:
             objection = f"the kernels fail {case} ({type(error).__name__}: {error})."
         else:
             if difference is None:
                 return None
-            objection = f"the kernels do not compute what they should {case}: {difference}."
+            objection = f"the kernels give wrong results {case}: {difference}."
     if device.type != "cpu":
         warnings.warn(f"Selective scan: {objection} Another implementation is used instead.", stacklevel=4)
     return objection
@@ -72,7 +87,7 @@ def _objection(device: torch.device, channels: int, states: int, dtype: torch.dt
 def _differs(device: torch.device, channels: int, states: int, dtype: torch.dtype, last_only: bool) -> Optional[str]:
     from recbole_glintru.ops.scan.selective_scan import selective_scan, selective_scan_last
 
-    rows, length = 2, 18  # the last block of steps is not full
+    rows, length = 2, 18  # the last chunk of steps is not full
     generator = torch.Generator().manual_seed(0)
 
     def draw(*shape):

@@ -1,16 +1,16 @@
-"""The two kernels of `triton_scan.py`. Imported only where Triton is."""
+"""The two kernels of `triton_scan.py`. Imported only if Triton is installed."""
 
 import triton
 import triton.language as tl
 
-# One compilation for all shapes. And no stride is known to be a multiple of anything, so that no thread is given
-# several channels of a tile: with 32 channels in a block each thread has the column of its own channel.
+# Not specialised: one compilation for all shapes. Also, as no stride is known to be a multiple of anything, no thread
+# is given several channels of a tile: with 32 channels in a block, each thread has the column of one channel.
 UNSPECIALISED = ["width", "u_row", "u_step", "delta_row", "delta_step", "z_row", "z_step", "out_row", "out_step"]
 
 
 @triton.jit
 def _argument(delta, place, live, bias, BIAS: tl.constexpr):
-    """What the step sizes are the softplus of: `[CHUNK, BLOCK]`."""
+    """The step sizes before the softplus: `[CHUNK, BLOCK]`."""
     argument = tl.load(delta + place, mask=live, other=0.0).to(tl.float32)
     if BIAS:
         argument += bias[None, :]
@@ -19,27 +19,28 @@ def _argument(delta, place, live, bias, BIAS: tl.constexpr):
 
 @triton.jit
 def _step_size(argument, live, SOFTPLUS: tl.constexpr):
-    """`[CHUNK, BLOCK]`; zero outside the mask, so that the state stays as it is there."""
+    """`[CHUNK, BLOCK]`; zero outside the mask, so that the state does not change there."""
     if SOFTPLUS:
         power = tl.exp(tl.minimum(argument, 20))
-        series = power * (1 - power * (0.5 - power / 3))  # where 1 + power has lost digits of it
+        series = power * (1 - power * (0.5 - power / 3))  # where 1 + power loses digits of power
         argument = tl.where(argument > 20, argument, tl.where(power < 0.01, series, tl.log(1 + power)))
     return tl.where(live, argument, 0.0)
 
 
 @triton.jit
 def _row(tile, index, i):
-    """Row i of a tile `[CHUNK, BLOCK]`: a register of a thread that has a column, for to add integer zeros is nothing.
+    """Row i of a tile `[CHUNK, BLOCK]`.
 
-    An access to memory for each row would be nothing less to the GPU, and ten times the work for the compiler, which
-    looks at all else again for each access.
+    With one thread per column this is a register: adding integer zeros is optimised away. Loading each row from memory
+    would be no cheaper on the GPU, and ten times the work for the compiler, which re-examines everything else for each
+    access.
     """
     return tl.sum(tl.where(index == i, tile.to(tl.int32, bitcast=True), 0), axis=0).to(tl.float32, bitcast=True)
 
 
 @triton.jit
 def _tile(rows, index, CHUNK: tl.constexpr):
-    """Rows `[BLOCK]`, put together."""
+    """The tile `[CHUNK, BLOCK]` of `CHUNK` rows `[BLOCK]`."""
     tile = rows[0][None, :] + tl.zeros([CHUNK, 1], tl.float32)
     for i in tl.static_range(1, CHUNK):
         tile = tl.where(index == i, rows[i][None, :], tile)
@@ -53,7 +54,7 @@ def _vector(tensor, channel, own, THERE: tl.constexpr):
 
 @triton.jit(do_not_specialize=UNSPECIALISED)
 def scan_forward(
-    u,  # [B, L, D], as delta; with z [B, L, D] or, for one position, [B, D]
+    u,  # [B, L, D], as delta; z is [B, L, D] or, for one position, [B, D]
     delta,
     A,  # [N, D]
     B,  # [B, L, N]
@@ -74,7 +75,7 @@ def scan_forward(
     SKIP: tl.constexpr,
     GATE: tl.constexpr,
     BIAS: tl.constexpr,
-    LAST: tl.constexpr,  # whether only the output at the last step is wanted
+    LAST: tl.constexpr,  # whether only the output at the last step is needed
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     channel = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
@@ -128,8 +129,8 @@ def scan_backward(
     u, delta, A, B, C, z, skip, bias, lengths,
     out,  # [B, L, D] or [B, D]: the gradient of the output
     kept,
-    later,  # [B, N, D], scratch: the gradient that a chunk hands to the one before
-    grad_u,  # [B, L, D], as grad_delta and, or [B, D], grad_z
+    later,  # [B, N, D], scratch: the gradient that a chunk passes to the previous one
+    grad_u,  # [B, L, D], as grad_delta; grad_z is [B, L, D] or, for one position, [B, D]
     grad_delta,
     grad_A,  # [B, N, D]
     grad_B,  # [splits, B, L, N]
@@ -152,7 +153,7 @@ def scan_backward(
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     split = tl.program_id(1)
-    share = split * tl.num_programs(0) + row  # of the sums over channels
+    share = split * tl.num_programs(0) + row  # index of its part of the sums over channels
     length = tl.load(lengths + row)
     chunks = tl.cdiv(width, CHUNK)
     running = tl.cdiv(length, CHUNK)
@@ -217,7 +218,7 @@ def scan_backward(
                         total = tl.load(spot, mask=(now < length) & (block > split), other=0.0)
                         tl.store(spot, total + tl.sum(state * to_ys[i], axis=0), mask=now < length)
                 ys = sums
-                if LAST:  # zero in all chunks but the one that holds the last step, which comes first
+                if LAST:  # zero except in the chunk with the last step, which comes first
                     spot = to_readouts + n
                     total = tl.load(spot, mask=(block > split) | (back > 0), other=0.0)
                     tl.store(spot, total + tl.sum(at_last, axis=0))
@@ -245,7 +246,7 @@ def scan_backward(
                 tl.store(later + behind + n * D, passed, mask=own)
                 total = tl.load(grad_A + behind + n * D, mask=continued, other=0.0)
                 tl.store(grad_A + behind + n * D, total + to_rate, mask=own)
-            # Read again: registers are scarce above.
+            # Loaded again, because registers are scarce above.
             argument = _argument(delta, row * delta_row + t * delta_step + channel[None, :], live, biases, BIAS)
             along = tl.load(u + row * u_row + t * u_step + channel[None, :], mask=live, other=0.0).to(tl.float32)
             y_tile, to_y_tile = _tile(ys, index, CHUNK), _tile(to_ys, index, CHUNK)

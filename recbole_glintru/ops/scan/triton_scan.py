@@ -1,13 +1,13 @@
-"""The selective scan of `selective_scan.py` as two Triton kernels. Imported only where Triton is.
+"""The selective scan of `selective_scan.py` as two Triton kernels. Imported only if Triton is installed.
 
 Discretisation, scan, read-out, skip and gate are one pass over the inputs. One program takes `BLOCK` channels of one
 history through its real steps, `CHUNK` at a time, one state after the other: a thread has one channel and the steps of
-a chunk in registers, so that the scan needs no exchange between threads, and the states are never in memory but for
-one in `CHUNK`. From those the backward pass computes the others again.
+a chunk in registers, so that the scan needs no exchange between threads, and only one state in `CHUNK` is ever written
+to memory. From those the backward pass recomputes the others.
 
-Sums over channels, in the gradients of B and C, leave a program as its own share and are added by one reduction: no
-atomic additions, the same input gives the same bits. Each program writes and reads its own part of the states that
-are kept, each thread its own channel: there is nothing to wait for.
+For the sums over channels, in the gradients of B and C, each program writes its own partial sums, and one reduction
+adds them: there are no atomic additions, so that the same input gives the same bits. Each program writes and reads only
+its own part of the kept states, and each thread its own channel, so that no synchronisation is needed.
 """
 
 from typing import Optional
@@ -20,10 +20,10 @@ from recbole_glintru.ops.first_derivative import first_derivative_only
 from recbole_glintru.ops.launching import on_device_of
 from recbole_glintru.ops.scan.triton_kernels import scan_backward, scan_forward
 
-CHUNK = 16  # steps: what the backward pass has in registers at a time
-BLOCK = 32  # channels, one a thread
-WARPS = 1  # no sum over channels then leaves a warp
-PROGRAMS = 4096  # of the backward pass, if there is work for them: four waves on an H100
+CHUNK = 16  # steps that the backward pass has in registers at a time
+BLOCK = 32  # channels, one per thread
+WARPS = 1  # so that no sum over channels crosses warps
+PROGRAMS = 4096  # of the backward pass, if there is enough work: four waves on an H100
 
 
 def triton_scan(
@@ -47,11 +47,11 @@ def triton_scan(
         lengths: `[B] int64`, at most L; None for L.
 
     Returns:
-        `[B, D, L]`, or `[B, D]`, in u's type; zeros behind a row's length.
+        `[B, D, L]`, or `[B, D]`, in u's type; zero after a row's length.
     """
 
     def innermost(tensor):
-        """`[B, D, L]` -> `[B, L, D]` with neighbouring channels side by side, as most of these tensors are made."""
+        """`[B, D, L]` -> `[B, L, D]` with channels contiguous, as most of these tensors already are."""
         if tensor is None:
             return None
         tensor = tensor if tensor.dim() == 2 else tensor.transpose(1, 2)
@@ -89,7 +89,7 @@ class _TritonScan(torch.autograd.Function):
         u, delta, rates, B, C, z, skip, bias, _ = inputs
         splits = max(1, min(triton.cdiv(u.shape[2], BLOCK), PROGRAMS // max(1, len(u))))
         later = rates.new_empty(len(u), *rates.shape)
-        grad_A = rates.new_zeros(later.shape)  # which stay where a history has no step
+        grad_A = rates.new_zeros(later.shape)  # stays zero for a history without steps
         grad_u, grad_delta = (torch.zeros(u.shape, dtype=t.dtype, device=t.device) for t in (u, delta))
         grad_B, grad_C = (rates.new_zeros(splits, *tensor.shape) for tensor in (B, C))
         grad_z = None if z is None else torch.zeros(z.shape, dtype=z.dtype, device=z.device)
@@ -117,7 +117,7 @@ def launch(kernel, grid, inputs, out: Tensor, written, softplus: bool, last_only
     strides = []
     for tensor in (u, delta, z, out):
         strides += [0, 0] if tensor is None else [tensor.stride(0), tensor.stride(1) if tensor.dim() == 3 else 0]
-    nothing = inputs[0]  # in the place of a tensor that is not there: no kernel reads it
+    nothing = inputs[0]  # passed instead of missing tensors; no kernel reads it
     has = (tensor is not None for tensor in (skip, z, bias))
     chosen = constants(channels, inputs[2].shape[0], softplus, *has, last_only)
     tensors = (nothing if tensor is None else tensor for tensor in (*inputs, out, *written))
@@ -126,6 +126,6 @@ def launch(kernel, grid, inputs, out: Tensor, written, softplus: bool, last_only
 
 
 def constants(channels: int, states: int, softplus: bool, skip: bool, gate: bool, bias: bool, last_only: bool) -> dict:
-    """What a kernel is compiled for."""
+    """The compile-time constants of a kernel."""
     shape = {"D": channels, "N": states, "CHUNK": CHUNK, "BLOCK": BLOCK}
     return {**shape, "SOFTPLUS": softplus, "SKIP": skip, "GATE": gate, "BIAS": bias, "LAST": last_only}

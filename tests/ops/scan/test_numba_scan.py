@@ -144,7 +144,7 @@ def test_what_does_not_fit_is_named(name, shape):
 
 
 def test_no_length_is_more_than_there_are_steps():
-    with pytest.raises(ValueError, match="a length of 21, with 20 steps"):
+    with pytest.raises(ValueError, match="a length of 21 is greater than the number of steps, 20"):
         numba_scan._Shares(torch.tensor([20, 21, 3]), 3, 20, ENOUGH)
 
 

@@ -261,7 +261,7 @@ def test_kernel_too_large_for_the_device_is_an_objection(objections, monkeypatch
     monkeypatch.setattr(scan_guard, "scan", fail)
     with pytest.raises(RuntimeError, match="scan_backend='triton'.*for 40 channels of 2 states.*out of resource"):
         scan_guard.require(DEVICE, 40, 2, torch.float32, False)
-    with pytest.raises(RuntimeError, match="have no torch.float64"):
+    with pytest.raises(RuntimeError, match="do not support torch.float64"):
         scan_guard.require(DEVICE, 40, 2, torch.float64, False)
 
 
