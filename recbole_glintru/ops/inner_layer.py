@@ -44,7 +44,7 @@ def inner_layer(u: Tensor, expand: Tensor, bias: Optional[Tensor], reduce: Tenso
     plain = u.device.type != "cpu" or is_traced() or is_autocast("cpu") or (drops and not resolves(u, p))
     if plain or not is_wide:
         return inner_layer_reference(u, expand, bias, reduce, p, training)
-    draws = draw(torch.Size((*u.shape[:2], len(expand)))) if drops else None
+    draws = draw(torch.Size((*u.shape[:2], len(expand))), u.device) if drops else None
     return _InPieces.apply(u, expand, bias, reduce, draws, p)
 
 
