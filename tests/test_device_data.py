@@ -8,6 +8,7 @@ from recbole.quick_start import run_recbole
 from recbole.utils import init_seed
 
 from recbole_glintru import device_data
+from recbole_glintru.ops.histories import host_lengths
 
 CPU = torch.device("cpu")
 FEATURES = {"inter": ["user_id", "item_id", "timestamp", "rating"], "item": ["item_id", "class", "release_year"]}
@@ -41,7 +42,8 @@ def test_lengths_are_known_on_the_host(workplace, tiny):
     """And still are when RecBole's trainer has sent the batch to the device that it is on."""
     _, train_data = loader(tiny)
     batch = device_data.DeviceRows(train_data._dataset, CPU)([3, 700, 2, 3]).to(CPU)
-    known = batch["item_length"]._on_host
+    assert host_lengths.are_known(batch["item_length"])
+    known = host_lengths.of(batch["item_length"])
     assert known.tolist() == batch["item_length"].tolist() and len(set(known.tolist())) > 1
 
 
