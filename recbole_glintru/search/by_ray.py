@@ -91,7 +91,7 @@ def search(
             config={parameter.name: parameter.for_ray(grid) for parameter in space},
             num_samples=1 if grid else num_samples,
             search_alg=BasicVariantGenerator(max_concurrent=resources.trials or 0, random_state=config["seed"]),
-            scheduler=_scheduler(config, grace_period, folder),
+            scheduler=_scheduler(config, _most_epochs(config, space), grace_period, folder),
             resources_per_trial={"cpu": resources.cpus, "gpu": gpus},
             reuse_actors=False,  # RecBole leaves its log, seed and visible GPUs behind
             raise_on_failed_trial=False,
@@ -134,7 +134,12 @@ class _ImportsThePackage:
 _trial.__mixins__ = (_ImportsThePackage,)
 
 
-def _scheduler(config, grace_period: int, folder: Path):
+def _most_epochs(config, space: list[Parameter]) -> int:
+    """The epochs of the longest trial."""
+    return next((math.ceil(varied.largest()) for varied in space if varied.name == "epochs"), config["epochs"])
+
+
+def _scheduler(config, epochs: int, grace_period: int, folder: Path):
     """ASHA that is told what the finished trials of a resumed search have reported.
 
     Without: Ray restores the trials but not their scheduler, so bad trials would not be recognised.
@@ -153,7 +158,7 @@ def _scheduler(config, grace_period: int, folder: Path):
         time_attr=TIME,
         metric=METRIC,
         mode="max" if config["valid_metric_bigger"] else "min",
-        max_t=max(config["epochs"], grace_period),
+        max_t=max(epochs, grace_period),
         grace_period=grace_period,
         reduction_factor=2,
     )

@@ -37,6 +37,12 @@ class Parameter:
             return multiple if all(isinstance(number, int) for number in self.values) else float(multiple)
         return _listed(value)
 
+    def largest(self) -> Any:
+        """The largest value of a parameter whose values are numbers."""
+        if self.kind == "choice":
+            return max(self.values)
+        return math.exp(self.values[1]) if self.kind == "loguniform" else self.plain(self.values[1])
+
     def for_ray(self, grid: bool) -> Any:
         """The parameter in Ray Tune's form; with `grid`, every choice once."""
         from ray import tune

@@ -79,6 +79,21 @@ def test_a_search_to_resume_must_be_the_same(workplace):
         by_ray._check_same(workplace, {**description, "settings": {"epochs": "3"}, "trials": 4})
 
 
+@pytest.mark.parametrize("kind, values", [("choice", (20, 50, 5)), ("quniform", (5, 48, 10)), ("uniform", (5, 49.5))])
+def test_a_search_that_varies_the_epochs(kind, values):
+    """ASHA stops a trial at the number of epochs that it is told: that of the longest one."""
+    config = {"epochs": 3}
+    space = [Parameter("n_layers", "choice", (1, 2)), Parameter("epochs", kind, values)]
+    assert by_ray._most_epochs(config, space) == 50
+    assert by_ray._most_epochs(config, space[:1]) == 3
+
+
+def test_the_scheduler_knows_the_longest_trial(tmp_path):
+    pytest.importorskip("ray.tune")
+    scheduler = by_ray._scheduler({"epochs": 3, "valid_metric_bigger": True}, 50, 1, tmp_path)
+    assert scheduler._max_t == 50
+
+
 def test_a_cluster_that_is_not_there():
     """Told at once, and before Ray is asked: it would try for minutes."""
     port = process_runs.free_port()

@@ -41,6 +41,13 @@ def test_every_kind_is_read(workplace):
     ]
 
 
+def test_the_largest_value(workplace):
+    params_file(KINDS)
+    _, *numbers = read_parameters(Path("space.hyper"))
+    assert [parameter.largest() for parameter in numbers[1:]] == [0.5, 8, 1, pytest.approx(np.exp(-4))]
+    assert Parameter("n_layers", "choice", (1, 4, 2)).largest() == 4
+
+
 def check_drawn(parameters, drawn):
     value = {parameter.name: parameter.plain(drawn[parameter.name]) for parameter in parameters}
     assert yaml.safe_load(yaml.safe_dump(value)) == value  # no NumPy, no tuples
