@@ -1,25 +1,49 @@
-"""Comparing a kernel with its reference: the output and every gradient."""
+"""Whether a kernel may be used: its package loads, and the output and every gradient are the reference's."""
 
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from typing import Callable, Optional
 
 import torch
 from torch import Tensor
 
 
-def undisturbed(differs: Callable[[], Optional[str]], device: torch.device) -> Optional[str]:
-    """The result of `differs`, run in a separate thread with `device` as the current one.
+def missing(package: str, *modules: str) -> Optional[str]:
+    """Import the modules of a package: a sentence that says why one of them cannot be, or None if all can."""
+    try:
+        for module in modules:
+            import_module(module)
+    except Exception as error:  # a build for another PyTorch or CUDA may raise anything
+        return f"{package} is not installed or fails to load ({error})."
+    return None
 
-    The check runs on first use, which may be anywhere; the inference mode, checkpointing and default device of the
-    caller do not affect another thread.
+
+def failure(kernels: str, differs: Callable[[], Optional[str]], device: torch.device) -> Optional[str]:
+    """Compare kernels with their reference on a device: what is wrong, as a sentence, or None if they are right.
+
+    Args:
+        kernels: what to call them in the sentence, in the plural.
+        differs: runs them and returns the result of `difference`.
+        device: the current one while it runs.
+
+    Raises:
+        torch.cuda.OutOfMemoryError: it says nothing about the kernels; as it is raised, callers do not cache it.
     """
 
     def on_device():
         with torch.cuda.device(device if device.type == "cuda" else -1):
             return differs()
 
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(on_device).result()
+    try:
+        # The first use may be anywhere; the inference mode, checkpointing and default device of the caller do not
+        # affect another thread.
+        with ThreadPoolExecutor(1) as thread:
+            found = thread.submit(on_device).result()
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except Exception as error:
+        return f"{kernels} fail on {device} ({type(error).__name__}: {error})."
+    return None if found is None else f"{kernels} give wrong results on {device}: {found}."
 
 
 def difference(

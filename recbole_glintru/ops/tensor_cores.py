@@ -1,13 +1,11 @@
-"""What the kernels that use a GPU's tensor cores have in common: types, limits, and the reasons not to use them."""
+"""What the kernels that use a GPU's tensor cores have in common: the types of factors, and what excludes their use."""
 
 import contextlib
 import threading
-from typing import Callable, Optional
+from typing import Optional
 
 import torch
 from torch import Tensor
-
-from recbole_glintru.ops import self_check
 
 LEAST_CAPABILITY = (8, 0)  # compute capability: the first with tensor cores for bfloat16 and TF32
 TYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -83,21 +81,3 @@ def limits(device: torch.device, dtype: torch.dtype, allows_tf32: bool) -> Optio
     if device.type == "cuda" and torch.cuda.get_device_capability(device) < LEAST_CAPABILITY:
         return f"{torch.cuda.get_device_name(device)} is older than Ampere."
     return None
-
-
-def failure(differs: Callable[[], Optional[str]], device: torch.device) -> Optional[str]:
-    """Try kernels on a device: None if they are right, else what is wrong with them.
-
-    Args:
-        differs: runs them and returns the result of `self_check.difference`.
-        device: the device to run on.
-    """
-    try:
-        found = self_check.undisturbed(differs, device)
-    except torch.cuda.OutOfMemoryError:  # says nothing about the kernels; raised, so that it is not cached
-        raise
-    except ImportError as error:
-        return f"Triton is not installed or fails to load ({error})."
-    except Exception as error:
-        return f"they fail on {device} ({type(error).__name__}: {error})."
-    return None if found is None else f"on {device} {found}."

@@ -1,4 +1,4 @@
-"""The comparison of a kernel with its reference, before the kernel is used."""
+"""What is checked before a kernel is used: that it loads, and agrees with its reference."""
 
 import pytest
 import torch
@@ -36,7 +36,38 @@ def test_a_kernel_that_agrees():
     assert compared(lambda x, weight: reference(x, weight) * (1 + 1e-6)) is None
 
 
-def test_the_callers_modes_do_not_reach_the_check():
+@pytest.mark.parametrize(
+    "differs, said",
+    [
+        (lambda: None, None),
+        (lambda: "the output is off by 3", "they give wrong results on cpu: the output is off by 3."),
+        (lambda: [][1], "they fail on cpu (IndexError: list index out of range)."),
+    ],
+    ids=["right", "wrong", "failing"],
+)
+def test_what_is_wrong_with_kernels(differs, said):
+    assert self_check.failure("they", differs, CPU) == said
+
+
+def test_the_first_use_may_be_anywhere():
     """Inference mode, a default device and disabled gradients are those of the calling thread."""
     with torch.inference_mode(), torch.device("meta"):
-        assert self_check.undisturbed(lambda: compared(reference), CPU) is None
+        assert self_check.failure("they", lambda: compared(reference), CPU) is None
+
+
+def test_a_lack_of_memory_says_nothing_of_the_kernels():
+    def differs():
+        raise torch.cuda.OutOfMemoryError("none left")
+
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        self_check.failure("they", differs, CPU)
+
+
+def test_a_package_that_does_not_load(monkeypatch, tmp_path):
+    (tmp_path / "built_for_another_cuda.py").write_text("raise OSError('undefined symbol')")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert self_check.missing("Kernels", "json", "math") is None
+    for module, why in [("surely_not_there", "No module named"), ("built_for_another_cuda", "undefined symbol")]:
+        assert self_check.missing("Kernels", "json", module).startswith(
+            f"Kernels is not installed or fails to load ({why}"
+        )

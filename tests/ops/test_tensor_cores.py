@@ -95,35 +95,6 @@ def test_two_threads_leave_the_switch_as_it_was(monkeypatch):
     assert switch.fp32_precision == "ieee"
 
 
-def surrounded(differs):
-    """`tensor_cores.failure`, where its first use might be."""
-    torch.set_default_device("meta")
-    try:
-        with torch.inference_mode():
-            return tensor_cores.failure(differs, torch.device("cpu"))
-    finally:
-        torch.set_default_device(None)
-
-
-def test_the_first_use_may_be_anywhere():
-    """Training there would fail, and the kernels would be refused for good."""
-
-    def differs():
-        (gradient,) = torch.autograd.grad((x := torch.ones(2, requires_grad=True)).sum(), [x])
-        return None if gradient.device.type == "cpu" else "the gradient has no values"
-
-    assert surrounded(differs) is None
-    assert "off by" in surrounded(lambda: "the output is off by 3")
-
-
-def test_a_lack_of_memory_says_nothing_of_the_kernels():
-    def differs():
-        raise torch.cuda.OutOfMemoryError("none left")
-
-    with pytest.raises(torch.cuda.OutOfMemoryError):
-        tensor_cores.failure(differs, torch.device("cpu"))
-
-
 def test_products_of_other_tensors_are_left_alone(monkeypatch):
     monkeypatch.setattr(torch, "get_float32_matmul_precision", raising)
     monkeypatch.setattr(torch.backends.cuda, "matmul", None)

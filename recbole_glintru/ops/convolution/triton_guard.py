@@ -35,14 +35,21 @@ def convolution(x: Tensor, taps: Tensor, biases: Tensor, layout, dtype: torch.dt
 @functools.cache
 def _objection(device: torch.device, dtype: torch.dtype, taps: torch.Size, allows_tf32: bool) -> Optional[str]:
     """Why the kernels cannot be used, or None; checked, and warned about, once per process."""
-    objection = tensor_cores.limits(device, dtype, allows_tf32)
-    if objection is None and not all(WIDTHS[0] <= width <= WIDTHS[1] for width in taps[1:]):
-        objection = f"they are for widths from {WIDTHS[0]} to {WIDTHS[1]}, not {tuple(taps[1:])}."
-    if objection is None:
-        objection = tensor_cores.failure(lambda: _differs(device, dtype, taps), device)
+    objection = (
+        tensor_cores.limits(device, dtype, allows_tf32)
+        or _limits(taps)
+        or self_check.missing("Triton", "triton")
+        or self_check.failure("they", lambda: _differs(device, dtype, taps), device)
+    )
     if objection is not None:
         warnings.warn(f"The convolution runs in PyTorch and not in the package's kernels: {objection}", stacklevel=4)
     return objection
+
+
+def _limits(taps):
+    if not all(WIDTHS[0] <= width <= WIDTHS[1] for width in taps[1:]):
+        return f"they are for widths from {WIDTHS[0]} to {WIDTHS[1]}, not {tuple(taps[1:])}."
+    return None
 
 
 def _differs(device: torch.device, dtype: torch.dtype, taps: torch.Size) -> Optional[str]:

@@ -43,9 +43,12 @@ def _objection(
     device: torch.device, dtype: torch.dtype, hidden_size: int, bias: bool, allows_tf32: bool
 ) -> Optional[str]:
     """Why the kernels cannot be used, or None; checked, and warned about, once per process."""
-    objection = tensor_cores.limits(device, dtype, allows_tf32) or _limits(hidden_size, bias)
-    if objection is None:
-        objection = tensor_cores.failure(lambda: _differs(device, dtype, hidden_size), device)
+    objection = (
+        tensor_cores.limits(device, dtype, allows_tf32)
+        or _limits(hidden_size, bias)
+        or self_check.missing("Triton", "triton")
+        or self_check.failure("they", lambda: _differs(device, dtype, hidden_size), device)
+    )
     if objection is not None:
         warnings.warn(f"The GRU runs in cuDNN and not in the package's kernels: {objection}", stacklevel=4)
     return objection

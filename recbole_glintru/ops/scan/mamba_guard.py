@@ -73,28 +73,14 @@ def require_scan(device: torch.device) -> None:
 @functools.cache
 def _objection(kernel: str, device: torch.device) -> Optional[str]:
     """Why a kernel cannot be used on a device, or None; checked once per process."""
-    package = {"scan": "mamba-ssm", "convolution": "causal-conv1d"}[kernel]
-    try:
-        if kernel == "scan":
-            import selective_scan_cuda  # noqa: F401  this is where a broken or missing build fails
-    except Exception as error:
-        return f"{package} is not installed or fails to load ({error})."
-    try:
-        differs = _scan_differs if kernel == "scan" else _convolution_differs
-        difference = self_check.undisturbed(lambda: differs(device), device)
-    except torch.cuda.OutOfMemoryError:  # says nothing about the kernels; raised, so that it is not cached
-        raise
-    except ImportError as error:
-        return f"{package} is not installed or fails to load ({error})."
-    except Exception as error:
-        objection = f"{package} fails on {device} ({type(error).__name__}: {error})."
-    else:
-        if difference is None:
-            return None
-        objection = (
-            f"{package} gives wrong results on {device}: {difference}. Its build does not match this PyTorch or CUDA."
-        )
-    warnings.warn(f"{objection} The package's own implementation is used instead.", stacklevel=4)
+    package, modules, differs = CHECKS[kernel]
+    objection = self_check.missing(package, *modules)
+    if objection is not None:
+        return objection
+    objection = self_check.failure(f"{package}'s kernels", lambda: differs(device), device)
+    if objection is not None:
+        objection += " Its build may not match this PyTorch or CUDA."
+        warnings.warn(f"{objection} The package's own implementation is used instead.", stacklevel=4)
     return objection
 
 
@@ -136,3 +122,10 @@ def _convolution_differs(device: torch.device) -> Optional[str]:
 def _drawer():
     generator = torch.Generator().manual_seed(0)
     return lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float32)
+
+
+# The package, the modules that it needs (the first is where a broken build fails), and how it is compared.
+CHECKS = {
+    "scan": ("mamba-ssm", ("selective_scan_cuda", "mamba_ssm.ops.selective_scan_interface"), _scan_differs),
+    "convolution": ("causal-conv1d", ("causal_conv1d",), _convolution_differs),
+}

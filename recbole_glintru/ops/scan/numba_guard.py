@@ -47,22 +47,15 @@ def _objection(device: torch.device, dtype: torch.dtype) -> Optional[str]:
 @functools.cache
 def _failure() -> Optional[str]:
     """Why the loops cannot be used, or None; checked once per process, which also compiles them."""
-    try:
-        import numba  # noqa: F401
-    except Exception as error:
-        return f"Numba is not installed or fails to load ({error})."
+    objection = self_check.missing("Numba", "numba")
+    if objection is not None:
+        return objection
     compiler = logging.getLogger("numba")
     if compiler.level == logging.NOTSET:  # else RecBole's `state: DEBUG`, set on the root logger, gives 30,000 lines
         compiler.setLevel(logging.WARNING)
-    try:
-        difference = self_check.undisturbed(_differs, torch.device("cpu"))
-    except Exception as error:
-        objection = f"Numba's loops fail here ({type(error).__name__}: {error})."
-    else:
-        if difference is None:
-            return None
-        objection = f"Numba's loops give wrong results here: {difference}."
-    warnings.warn(f"Selective scan: {objection} Another implementation is used instead.", stacklevel=5)
+    objection = self_check.failure("Numba's loops", _differs, torch.device("cpu"))
+    if objection is not None:
+        warnings.warn(f"Selective scan: {objection} Another implementation is used instead.", stacklevel=5)
     return objection
 
 

@@ -61,25 +61,15 @@ def require(device: torch.device, channels: int, states: int, dtype: torch.dtype
 @functools.cache
 def _objection(device: torch.device, channels: int, states: int, dtype: torch.dtype, last_only: bool) -> Optional[str]:
     """Why the kernels cannot be used, or None; checked once per process for each case."""
-    try:
-        import triton  # noqa: F401
-    except Exception as error:
-        return f"Triton is not installed or fails to load ({error})."
-    case = f"on {device}, for {channels} channels of {states} states in {dtype}"
+    objection = self_check.missing("Triton", "triton")
+    if objection is not None:
+        return objection
     if dtype not in TOLERANCES:
         objection = f"the kernels do not support {dtype}."
     else:
-        try:
-            difference = self_check.undisturbed(lambda: _differs(device, channels, states, dtype, last_only), device)
-        except torch.cuda.OutOfMemoryError:  # says nothing about the kernels; raised, so that it is not cached
-            raise
-        except Exception as error:
-            objection = f"the kernels fail {case} ({type(error).__name__}: {error})."
-        else:
-            if difference is None:
-                return None
-            objection = f"the kernels give wrong results {case}: {difference}."
-    if device.type != "cpu":
+        kernels = f"the kernels for {channels} channels of {states} states in {dtype}"
+        objection = self_check.failure(kernels, lambda: _differs(device, channels, states, dtype, last_only), device)
+    if objection is not None and device.type != "cpu":
         warnings.warn(f"Selective scan: {objection} Another implementation is used instead.", stacklevel=4)
     return objection
 
