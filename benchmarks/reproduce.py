@@ -24,8 +24,8 @@ Options:
   --seeds=3          the number of seeds, counted up from the protocol's or from --seed=N
   --key=value        a RecBole setting for every cell, part of the cell's name; --MODEL.key=value for one model
   --jobs=N           cells in parallel; on the first of several GPUs, unless CUDA_VISIBLE_DEVICES names another
-  --threads=N        for each cell, by default all cores; a resumed cell keeps the number of its first epoch, on
-                     which the order of its sums depends
+  --threads=N        for each cell, by default the cores divided by --jobs; a resumed cell keeps the number of its
+                     first epoch, on which the order of its sums depends
   --budget=2h        starts no cell after that time (s, m, h)
   --report           runs nothing, reports the existing results
   --partial          before the report, tests the best epoch so far of unfinished trainings with untested epochs;

@@ -26,15 +26,17 @@ Trains a model on a data set and evaluates it, with RecBole.
   --protocol       the paper's protocol to apply, by default that of the data set: none, or one of
                    {protocols}
   --nproc, --ip, --port, --world_size, --group_offset
-                   training in several processes, as in RecBole; on CPUs if there are no GPUs
+                   training in several processes, as in RecBole; on CPUs if there are no GPUs, or with
+                   --use_gpu=False
   --process_timeout  seconds that one of them waits for another, 600 by default
   --key=value      any setting of RecBole (recbole.io/docs, "Config Settings") or of the model
   --accelerate     True: a sequential model of RecBole's encodes each distinct history once in evaluation, and
-                   batches are cut into groups of similar length; same results, or an error that says why not
+                   batches are cut into groups of similar length; same results, except for the random numbers of
+                   dropout, or an error that says why not
   --length_groups  these groups: True, False, measured, or their costs [group, step]; GLINTRU needs none
   --compact_evaluation
                    False: RecBole's own loader in sampled evaluation; the same metrics, more slowly
-  --check_data     False: do not check the split data set for what would end training or make it worthless
+  --check_data     False: do not check the data for what would end training or make it worthless
   --data_on_device True: the training data stay on the GPU; same batches, same order
 
 The model's defaults, the protocol, the files, the command line: each overrides those before.

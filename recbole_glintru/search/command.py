@@ -32,7 +32,7 @@ Searches for the settings with which a model gets the best validation score.
                    as in run_recbole.py: what all trials share
   --params_file    what varies, one setting per line: name choice [...], name uniform low,high,
                    name quniform low,high,step or name loguniform low,high (of the logarithm); by default the
-                   package's own file for the model
+                   package's own file for the model (RecBole's models have none)
   --output_file    every finished trial, with its results; by default MODEL-DATASET.result
   --best_file      the best trial's settings, for --config_files; by default the output file's name with .yaml
   --display_file   a picture of the scores, HTML
