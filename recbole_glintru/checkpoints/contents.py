@@ -1,7 +1,9 @@
 """What a checkpoint of RecBole may contain: the functions that it may call, and the classes of its objects.
 
-Callables are the danger: a file can store one where PyTorch will call it, as a hook or as a method of a module. So the
-data never contain a callable except the classes of models and layers, which settings contain as they are.
+Callables are the danger: a file can store one where RecBole, PyTorch or SciPy will call it, as a hook, as a method of a
+module, or as an attribute of a `Config`, which gives each of its settings as an attribute. So the data contain no class
+and no function, except the two classes that a `Config` has; and nothing is called on an object that the file has made
+before its attributes are known to be of the right types.
 """
 
 import datetime
@@ -22,10 +24,13 @@ class Sealed:
     Args:
         call: what runs when the file calls it.
         new: the class that the file may instantiate.
+        kind: the class itself, as `CLASSES` of a `Config` may have it.
     """
 
-    def __init__(self, name: str, call: Optional[Callable] = None, new: Optional[type] = None):
-        self.name, self.call, self.new = name, call, new
+    def __init__(
+        self, name: str, call: Optional[Callable] = None, new: Optional[type] = None, kind: Optional[type] = None
+    ):
+        self.name, self.call, self.new, self.kind = name, call, new, kind
 
 
 class Refused(Exception):
@@ -65,7 +70,12 @@ def known_names() -> dict[str, Any]:
     from torch.storage import TypedStorage
 
     def tensor(storage, offset, size, stride, requires_grad, hooks, metadata=None):
-        return torch._utils._rebuild_tensor_v2(storage, offset, size, stride, requires_grad, OrderedDict())
+        made = torch._utils._rebuild_tensor_v2(storage, offset, size, stride, requires_grad, OrderedDict())
+        if metadata:  # whether the numbers stand for their conjugates or negatives
+            if type(metadata) is not dict or not set(metadata) <= {"conj", "neg"}:
+                raise Refused
+            torch._utils.set_tensor_metadata(made, {key: value is True for key, value in metadata.items()})
+        return made
 
     def dtype(code, *flags):
         made = np.dtype(code)
@@ -86,7 +96,7 @@ def known_names() -> dict[str, Any]:
         "collections.OrderedDict": lambda: OrderedDict(),
         "collections.defaultdict": _taking(lambda _: defaultdict(list), Sealed),
         "builtins.set": _taking(set, list),
-        "builtins.getattr": _taking(lambda kind, name: kind[name], enum.EnumMeta, str),  # enums, Python 3.11.0 to .3
+        "builtins.getattr": _taking(_member_named, Sealed, str),  # enums, Python 3.11.0 to .3
         "_codecs.encode": _taking(lambda text, _: text.encode("latin1"), str),  # bytes, protocol 2
         "logging.getLogger": logging.getLogger,
         "datetime.date": _taking(datetime.date, bytes),  # YAML makes these from text that looks like a date
@@ -105,11 +115,17 @@ def known_names() -> dict[str, Any]:
     for kind in (Config, Interaction):
         known[describe(kind)] = Sealed(describe(kind), new=kind)
     known.update({f"torch.{name}": value for name, value in vars(torch).items() if isinstance(value, torch.dtype)})
-    known["yaml.loader.FullLoader"] = yaml.FullLoader
+    known["yaml.loader.FullLoader"] = Sealed("yaml.loader.FullLoader", kind=yaml.FullLoader)
     return known
 
 
-def class_named(module: str, name: str) -> Any:
+def _member_named(named: Sealed, name: str) -> Any:
+    if not isinstance(named.kind, enum.EnumMeta):
+        raise Refused
+    return named.kind[name]
+
+
+def class_named(module: str, name: str) -> Optional[Sealed]:
     """A class of RecBole, a plugin, `torch.nn.modules` or `scipy.sparse`, or an imported model; None for all else.
 
     On behalf of a file only RecBole's modules and the announced ones of plugins are imported. A class is looked up in
@@ -141,7 +157,22 @@ def class_named(module: str, name: str) -> Any:
         allowed = (nn.Module, Dataset, AbstractSampler, enum.Enum)
     else:
         allowed = nn.Module if module.startswith("torch.nn.modules.") else AbstractRecommender
-    return found if issubclass(found, allowed) else None
+    if not issubclass(found, allowed):
+        return None
+    if issubclass(found, enum.Enum):
+        return Sealed(describe(found), call=_exactly_one(found), kind=found)
+    return Sealed(describe(found), new=found, kind=found)
+
+
+def _exactly_one(kind: type[enum.Enum]) -> Callable:
+    """A member by its value; with more arguments, an enum makes a new class."""
+
+    def member(*arguments):
+        if len(arguments) != 1:
+            raise Refused
+        return kind(*arguments)
+
+    return member
 
 
 _SPARSE = {f"{layout}_{kind}" for layout in ("csr", "csc", "lil") for kind in ("matrix", "array")}
@@ -152,6 +183,59 @@ def is_plain_state(kind: type, state: Any) -> bool:
     return type(state) is dict and not any(
         type(key) is not str or key.startswith("__") or callable(getattr(kind, key, None)) for key in state
     )
+
+
+CLASSES = ("model_class", "yaml_loader")  # the attributes of a `Config` that are classes
+
+
+def is_module_state(state: dict[str, Any]) -> bool:
+    """Whether what `__setstate__` of PyTorch's modules looks into has the types that it has there."""
+    tables = all(type(state.get(name, {})) in (dict, OrderedDict) for name in ("_parameters", "_buffers", "_modules"))
+    names = all(
+        type(group) is list and all(type(part) is list and all(type(text) is str for text in part) for part in group)
+        for group in (
+            state.get("_all_weights", []),
+            state.get("all_weights", []),
+            [state.get("_flat_weights_names", [])],
+        )
+    )
+    return tables and names
+
+
+def is_sound_matrix(matrix: Any) -> bool:
+    """Whether a SciPy matrix has exactly its parts, and no index points outside: SciPy's C++ does not check that."""
+    import numpy as np
+
+    parts = vars(matrix)
+    shape = parts.get("_shape")
+    if type(shape) is not tuple or not all(isinstance(size, (int, np.integer)) and size >= 0 for size in shape):
+        return False
+    if matrix.format == "lil":
+        rows, values = parts.get("rows"), parts.get("data")
+        return (
+            len(shape) == 2
+            and all(type(part) is np.ndarray and part.dtype == object for part in (rows, values))
+            and rows.shape == values.shape == shape[:1]
+            and all(map(_is_sound_row, rows, values, [shape[1]] * len(rows)))
+        )
+    indices, starts, values = (parts.get(name) for name in ("indices", "indptr", "data"))
+    if not all(type(part) is np.ndarray and part.ndim == 1 for part in (indices, starts, values)):
+        return False
+    if indices.dtype.kind != "i" or starts.dtype.kind != "i" or values.dtype.kind not in "biufc" or not len(shape):
+        return False
+    along, across = (1, *shape)[-2:] if matrix.format == "csr" else shape[::-1]
+    return (
+        len(starts) == along + 1
+        and starts[0] == 0
+        and bool((starts[1:] >= starts[:-1]).all())
+        and starts[-1] <= min(len(indices), len(values))
+        and (len(indices) == 0 or bool(0 <= indices.min() and indices.max() < across))
+    )
+
+
+def _is_sound_row(columns, values, width):
+    known = type(columns) is list and type(values) is list and len(columns) == len(values)
+    return known and all(type(column) is int and 0 <= column < width for column in columns)
 
 
 def is_array_state(state: Any) -> bool:

@@ -5,12 +5,11 @@ its data set; ItemKNN: SciPy matrices), which `torch.load(weights_only=True)` re
 each opcode that can run code is reimplemented, and accepts only what `contents.py` lists.
 
 This protects only the reading of the file. The contents of a checkpoint, its `Config` as well as its weights, are still
-those that its author chose.
+those that its author chose; among the settings are the paths that RecBole reads from and writes to.
 """
 
 import contextlib
 import contextvars
-import enum
 import os
 import pickle
 import tarfile
@@ -19,13 +18,16 @@ from collections import OrderedDict, defaultdict
 from typing import Any, Callable, Optional, Union
 
 from recbole_glintru.checkpoints.contents import (
+    CLASSES,
     Refused,
     Sealed,
     class_named,
     describe,
     is_array_state,
     is_dtype_state,
+    is_module_state,
     is_plain_state,
+    is_sound_matrix,
     known_names,
 )
 
@@ -55,7 +57,7 @@ def remember(file: Union[str, os.PathLike]) -> None:
 
 def _state_of(file) -> tuple[int, ...]:
     found = os.stat(file)
-    return found.st_ino, found.st_size, found.st_mtime_ns
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _is_own(source) -> bool:
@@ -78,7 +80,7 @@ def load(load: Callable, *args: Any, **kwargs: Any) -> Any:
     foreign = _foreign_format(source)
     if foreign:
         raise _untrusted(name, foreign)
-    reader = type("_Reader", (_Unpickler,), {"file": name})
+    reader = type("_Reader", (_Unpickler,), {"file": name, "sizes": _record_sizes(source)})
     kwargs["pickle_module"] = types.SimpleNamespace(
         __name__=__name__, Unpickler=reader, load=lambda file, **options: reader(file, **options).load()
     )
@@ -109,6 +111,43 @@ def _foreign_format(source) -> Optional[str]:
             file.seek(start)
 
 
+def _record_sizes(source) -> Optional[dict[str, int]]:
+    """Record of a zip archive -> its bytes; None if `torch.load` itself compares them with a tensor's size.
+
+    PyTorch before 2.10 does not (GHSA-63cw-57p8-fm3p): a tensor larger than its record reaches into other memory.
+    """
+    import torch
+    from torch import serialization
+
+    if tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 10):
+        return None
+    with serialization._open_file_like(source, "rb") as file:
+        start = file.tell()
+        try:
+            if not serialization._is_zipfile(file):
+                return None
+            with serialization._open_zipfile_reader(file) as archive:
+                return {name: len(archive.get_record(name)) for name in archive.get_all_records()}
+        finally:
+            file.seek(start)
+
+
+def _parts(thing: Any, made: dict[int, Any]) -> list[Any]:
+    """What a loaded object contains."""
+    import numpy as np
+
+    parts: list[Any] = []
+    if isinstance(thing, dict):
+        parts += [*thing.keys(), *thing.values()]
+    elif isinstance(thing, (list, tuple, set)):
+        parts += thing
+    elif isinstance(thing, np.ndarray) and thing.dtype.kind == "O":
+        parts += thing.flat
+    if id(thing) in made:
+        parts += vars(thing).values()
+    return parts
+
+
 def _filling(opcode: bytes, target: Callable, *kinds: type) -> Callable:
     """An opcode that fills containers, for `kinds` only: on other objects it would call `append`, `extend` or `add`."""
     fill = pickle._Unpickler.dispatch[opcode[0]]
@@ -125,6 +164,7 @@ class _Unpickler(pickle._Unpickler):
     """The standard library's unpickler in pure Python, whose opcodes can be replaced one by one."""
 
     file: Optional[str] = None
+    sizes: Optional[dict[str, int]] = None  # of the file's records, where they must be compared
     dispatch = dict(pickle._Unpickler.dispatch)
 
     def refusal(self, what: str) -> UntrustedCheckpoint:
@@ -133,13 +173,39 @@ class _Unpickler(pickle._Unpickler):
     def load(self):
         self._made: dict[int, Any] = {}  # id -> object: it is kept alive, so that no other object gets its id
         loaded = super().load()
-        for made in self._made.values():  # only now: a file can fill a container after using it
-            for key, value in vars(made).items():
-                if (key.endswith("_hooks") or key == "_compiled_call_impl") and value not in (None, {}):
-                    raise self.refusal(f"{describe(type(made))}.{key}")
-            if hasattr(type(made), "check_format"):
-                made.check_format(full_check=True)  # SciPy's C++ does not check that indices lie in the matrix
+        self._check_made()  # only now: a file can fill a container after using it
+        self._check_unwrapped(loaded)
         return loaded
+
+    def _check_made(self):
+        from recbole.config import Config
+        from recbole.data.interaction import Interaction
+
+        for made in self._made.values():
+            attributes = vars(made)
+            for key, value in attributes.items():
+                empty = value is None or (type(value) in (dict, OrderedDict) and not value)
+                if (key.endswith("_hooks") or key == "_compiled_call_impl") and not empty:
+                    raise self.refusal(f"{describe(type(made))}.{key}")
+            content = {Config: "final_config_dict", Interaction: "interaction"}.get(type(made))
+            for key in attributes.get(content) or ():  # becomes an attribute
+                if type(key) is not str or key.startswith("__"):
+                    raise self.refusal(f"{describe(type(made))}.{key}")
+        for made in self._made.values():
+            if type(made).__module__.startswith("scipy.") and not is_sound_matrix(made):
+                raise self.refusal(f"a malformed {describe(type(made))}")
+
+    def _check_unwrapped(self, loaded):
+        """No name that the file did not use is left in the data."""
+        seen, left = set(), [loaded]
+        while left:
+            thing = left.pop()
+            if type(thing) is Sealed:
+                raise self.refusal(thing.name)
+            if isinstance(thing, (str, bytes, int, float)) or id(thing) in seen:
+                continue
+            seen.add(id(thing))
+            left += _parts(thing, self._made)
 
     def find_class(self, module, name):
         module = "builtins" if module == "__builtin__" else module  # protocol 2
@@ -152,11 +218,7 @@ class _Unpickler(pickle._Unpickler):
         arguments, called = self.stack.pop(), self.stack.pop()
         function = called.call if type(called) is Sealed else None
         try:
-            if type(arguments) is not tuple:
-                raise Refused
-            if isinstance(called, enum.EnumMeta) and len(arguments) == 1:  # a member, by its value
-                function = called
-            if function is None:
+            if type(arguments) is not tuple or function is None:
                 raise Refused
             self.append(function(*arguments))
         except Refused:
@@ -165,16 +227,9 @@ class _Unpickler(pickle._Unpickler):
     dispatch[pickle.REDUCE[0]] = load_reduce
 
     def load_newobj(self):
-        from recbole.sampler.sampler import AbstractSampler
-        from torch import nn
-        from torch.utils.data import Dataset
-
         arguments, named = self.stack.pop(), self.stack.pop()
-        kind = named.new if type(named) is Sealed else named
-        known = type(named) is Sealed or (
-            isinstance(kind, type) and issubclass(kind, (nn.Module, Dataset, AbstractSampler))
-        )
-        if kind is None or not known or type(arguments) is not tuple or arguments:
+        kind = named.new if type(named) is Sealed else None
+        if kind is None or type(arguments) is not tuple or arguments:
             raise self.refusal(f"an object of {describe(named)}")
         made = kind.__new__(kind)
         self._made[id(made)] = made
@@ -184,9 +239,16 @@ class _Unpickler(pickle._Unpickler):
 
     def load_build(self):
         import numpy as np
+        from recbole.config import Config
+        from torch import nn
 
         state, built = self.stack.pop(), self.stack[-1]
         if id(built) in self._made and is_plain_state(type(built), state):
+            if type(built) is Config:
+                classes = {key: state[key].kind for key in CLASSES if type(state.get(key)) is Sealed}
+                state = {**state, **{key: kind for key, kind in classes.items() if kind is not None}}
+            elif isinstance(built, nn.Module) and not is_module_state(state):
+                raise self.refusal(f"attributes for {describe(built)}")
             set_state = getattr(type(built), "__setstate__", lambda built, state: vars(built).update(state))
             set_state(built, state)
         elif type(built) in (np.ndarray, np.matrix) and is_array_state(state):
@@ -207,6 +269,8 @@ class _Unpickler(pickle._Unpickler):
         fits = type(key) is tuple and len(key) > 4 and isinstance(key[1], StorageType)
         if not fits or {type(part) for part in key[:1] + key[2:]} - {str, bytes, int, tuple, type(None)}:
             raise self.refusal("a reference to something other than a tensor's numbers")
+        if self.sizes is not None and key[4] * key[1].dtype.itemsize > self.sizes.get(f"data/{key[2]}", 0):
+            raise self.refusal("a tensor that is larger than its numbers")
         self.append(self.persistent_load(key))
 
     dispatch[pickle.BINPERSID[0]] = load_binpersid

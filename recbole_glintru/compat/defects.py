@@ -156,3 +156,41 @@ def anomaly_detection_stays():
         yield
     finally:
         torch.autograd.set_detect_anomaly(enabled, check_nan)
+
+
+@after("recbole.model.context_aware_recommender.kd_dagfm")
+def teachers_are_named(kd_dagfm) -> None:
+    """`KD_DAGFM` takes its setting `teacher` as the name of one of the networks in its file.
+
+    Without: it evaluates the setting as Python (kd_dagfm.py:44), that of a loaded checkpoint too.
+    """
+
+    def teacher(name: str):
+        found = vars(kd_dagfm).get(name)
+        if not isinstance(found, type) or found.__module__ != kd_dagfm.__name__:
+            raise ValueError(f"teacher={name!r}: KD_DAGFM has no network of that name.")
+        return found
+
+    kd_dagfm.eval = teacher
+
+
+@after("recbole.model.abstract_recommender")
+def only_named_parameters_are_loaded(abstract_recommender) -> None:
+    """`load_other_parameter` sets only the attributes that the model saves by `other_parameter`.
+
+    Without: a checkpoint can replace any attribute of the model that it is loaded into, methods and hooks included
+    (abstract_recommender.py:72).
+    """
+    set_all = abstract_recommender.AbstractRecommender.load_other_parameter
+
+    @functools.wraps(set_all)
+    def load_other_parameter(self, para):
+        own = abstract_recommender.AbstractRecommender.other_parameter
+        if type(self).other_parameter is own and para is not None:
+            names = list(para) if isinstance(para, dict) else [type(para).__name__]
+            foreign = set(map(str, names)) - set(getattr(self, "other_parameter_name", ()))
+            if foreign:
+                raise ValueError(f"other_parameter: {type(self).__name__} saves no {', '.join(sorted(foreign))}.")
+        set_all(self, para)
+
+    abstract_recommender.AbstractRecommender.load_other_parameter = load_other_parameter

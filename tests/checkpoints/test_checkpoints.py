@@ -185,17 +185,56 @@ class OwnModel(SequentialRecommender):
     """A model that a user has written in a module of their own."""
 
 
+def of_model(kind):
+    """Settings as RecBole saves them, with the class of the model."""
+    config = Config.__new__(Config)
+    vars(config).update(final_config_dict={}, model_class=kind)
+    return config
+
+
 def test_an_imported_model_loads(path):
-    assert load(save(path, OwnModel)) is OwnModel
+    assert load(save(path, of_model(OwnModel))).model_class is OwnModel
 
 
 def test_a_model_of_a_plugin_loads_in_a_process_that_has_not_imported_it(path, monkeypatch):
     GLINTRU = get_model("GLINTRU")
-    save(path, GLINTRU)
+    save(path, of_model(GLINTRU))
     parent, _, child = GLINTRU.__module__.rpartition(".")
     monkeypatch.setattr(sys.modules[parent], child, sys.modules[GLINTRU.__module__])  # a new import sets it
     monkeypatch.delitem(sys.modules, GLINTRU.__module__)
-    assert load(path).__name__ == "GLINTRU"
+    assert load(path).model_class.__name__ == "GLINTRU"
+
+
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        sparse.csr_matrix(np.eye(3)),
+        sparse.csc_matrix(np.eye(3, 4)),
+        sparse.csr_array(np.eye(3, dtype=np.float32)),
+        sparse.csr_matrix((0, 5)),
+        sparse.csr_matrix(np.eye(3))[:, 1:],
+        sparse.lil_matrix(np.eye(3, 4)),
+        sparse.lil_matrix((2, 2), dtype=np.float32),
+        sparse.random(5, 6, 0.3, format="csr", random_state=0).tolil(),
+    ],
+    ids=lambda matrix: f"{matrix.format} {matrix.shape}",
+)
+def test_matrices(path, matrix):
+    loaded = load(save(path, matrix))
+    assert type(loaded) is type(matrix) and (loaded.toarray() == matrix.toarray()).all()
+
+
+def test_tensors_that_stand_for_others(path):
+    tensors = {"conjugate": torch.tensor([1 + 2j]).conj(), "negative": torch.tensor([1 + 2j]).conj().imag}
+    loaded = load(save(path, tensors))
+    assert loaded["conjugate"].tolist() == [1 - 2j] and loaded["negative"].tolist() == [-2]
+
+
+def test_a_recurrent_layer(path):
+    """It has a `__setstate__` of its own."""
+    layer = nn.LSTM(2, 3)
+    loaded = load(save(path, {"other_parameter": nn.Sequential(layer)}))["other_parameter"][0]
+    assert torch.equal(loaded(torch.ones(1, 1, 2))[0], layer(torch.ones(1, 1, 2))[0])
 
 
 def test_files_and_buffers(path):

@@ -148,6 +148,8 @@ def test_other_names_are_refused(path, module, attribute):
     refuse(save_opcodes(path, name(module, attribute)), f"{module}.{attribute}")
 
 
+LSTM = name("torch.nn.modules.rnn", "LSTM")
+CSR = name(sparse.csr_matrix.__module__, "csr_matrix")
 SHARED = pickle.BINPUT + b"\x00", pickle.BINGET + b"\x00"  # remember what is on top of the stack; get it back
 F8 = call(name("numpy", "dtype"), "f8")
 F8_CLASS = f"{type(np.dtype('f8')).__module__}.{type(np.dtype('f8')).__qualname__}"
@@ -171,12 +173,24 @@ OPCODES = {
         call(name("recbole.utils.enum_type", "InputType"), "Mine", ("A",)),
         "a call of recbole.utils.enum_type.InputType",
     ),
+    "a member of no enum": (
+        call(name("builtins", "getattr"), name("numpy", "ndarray"), "sort"),
+        "a call of builtins.getattr",
+    ),
     # NEWOBJ
     "an enum": (new(name("recbole.utils.enum_type", "InputType")), "an object of recbole.utils.enum_type.InputType"),
     "a model with arguments": (new(SASREC, 1), "an object of recbole.model.sequential_recommender.sasrec.SASRec"),
     "an array": (new(name("numpy", "ndarray"), (1,)), "an object of numpy.ndarray"),
     "an object of an object": (new(new(CONFIG)), "an object of an object of recbole.config.configurator.Config"),
     # BUILD
+    "the layers of a layer": (  # its `__setstate__` looks into them
+        build(new(LSTM), {"_modules": new(CONFIG)}),
+        "attributes for an object of torch.nn.modules.rnn.LSTM",
+    ),
+    "the weights of a layer": (
+        build(new(LSTM), {"_all_weights": new(name("recbole.data.dataset.dataset", "Dataset"))}),
+        "attributes for an object of torch.nn.modules.rnn.LSTM",
+    ),
     "attributes of a class": (
         build(SASREC, (None, {"a": 1})),
         "attributes for recbole.model.sequential_recommender.sasrec.SASRec",
@@ -203,7 +217,25 @@ OPCODES = {
         build(ARRAY, (1, (2,), call(name("numpy", "dtype"), "O"), False, encode([None]))),
         "attributes for an object of numpy.ndarray",
     ),
-    # what PyTorch would call later
+    # what somebody would call later
+    "a class": (encode({"other_parameter": {"layer": SASREC}}), "recbole.model.sequential_recommender.sasrec.SASRec"),
+    "a class as a setting": (
+        build(new(CONFIG), {"final_config_dict": {"append": SASREC}}),
+        "recbole.model.sequential_recommender.sasrec.SASRec",
+    ),
+    "a function": (encode((name("logging", "getLogger"),)), "logging.getLogger"),
+    "a special setting": (
+        build(new(CONFIG), {"final_config_dict": {"__deepcopy__": 1}}),
+        "recbole.config.configurator.Config.__deepcopy__",
+    ),
+    "a special column": (
+        build(new(name("recbole.data.interaction", "Interaction")), {"interaction": {"__iter__": 1}}),
+        "recbole.data.interaction.Interaction.__iter__",
+    ),
+    "a matrix of layers": (
+        build(new(CSR), {"_shape": (3, 3), "indices": new(LAYERS), "indptr": new(LAYERS), "data": new(LAYERS)}),
+        f"a malformed {sparse.csr_matrix.__module__}.csr_matrix",
+    ),
     "a hook": (
         # the hooks are empty until the layer has them, and are filled afterwards
         build(new(IDENTITY), {"_forward_hooks": pickle.EMPTY_DICT + SHARED[0]})
@@ -272,11 +304,46 @@ def test_hooks_of_tensors_are_left_out(path):
         assert load(path)._backward_hooks
 
 
-def test_a_matrix_with_an_index_outside_is_an_error(path):
-    matrix = sparse.csr_matrix(np.eye(3))
+def column_outside(matrix):
     matrix.indices[1] = 1000
-    torch.save(matrix, path)
-    with pytest.raises(ValueError, match="ind(ex|ices)"):
+
+
+def starts_outside(matrix):
+    """SciPy itself checks none if there are no numbers."""
+    matrix.indptr, matrix.indices, matrix.data = np.array([0, 50_000_000, 0, 0], "i4"), np.zeros(0, "i4"), np.zeros(0)
+
+
+def column_is_no_number(matrix):
+    matrix.indices = np.array([0.0, np.nan, 2.0])
+
+
+def row_outside(matrix):
+    matrix.rows[1] = [500_000_000]
+
+
+@pytest.mark.parametrize(
+    "kind, spoil",
+    [
+        (sparse.csr_matrix, column_outside),
+        (sparse.csr_matrix, starts_outside),
+        (sparse.csc_matrix, column_is_no_number),
+        (sparse.lil_matrix, row_outside),
+    ],
+)
+def test_a_matrix_with_an_index_outside_is_refused(path, kind, spoil):
+    """SciPy would read and write other memory there."""
+    matrix = kind(np.eye(3))
+    spoil(matrix)
+    torch.save(matrix, path, pickle_protocol=4)
+    refuse(path, f"a malformed {kind.__module__}.{kind.__name__}")
+
+
+def test_a_tensor_larger_than_its_numbers_is_an_error(path):
+    """PyTorch before 2.10 would give it other memory."""
+    storage = encode(("storage", name("torch", "FloatStorage"), "0", "cpu", 100_000)) + pickle.BINPERSID
+    tensor = call(name("torch._utils", "_rebuild_tensor_v2"), storage, 0, (100_000,), (1,), False, {})
+    save_opcodes(path, tensor, **{"data/0": b"\0\0\x80\x3f"})
+    with pytest.raises(Exception, match="larger than its numbers|size|nbytes"):
         load(path)
 
 

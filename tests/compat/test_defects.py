@@ -26,6 +26,37 @@ def test_collector_takes_numbers(monkeypatch):
         collector().get_data_struct()
 
 
+def test_only_named_parameters_are_loaded(monkeypatch):
+    from recbole.model.abstract_recommender import AbstractRecommender
+
+    class Model(AbstractRecommender):
+        other_parameter_name = ["cache"]
+
+    def loaded(para):
+        model = Model.__new__(Model)
+        model.load_other_parameter(para)
+        return model
+
+    assert loaded({"cache": 1}).cache == 1 and loaded(None) and loaded({})
+    for para, named in [({"cache": 1, "forward": 2}, "forward"), ([("cache", 1)], "list")]:
+        with pytest.raises(ValueError, match=f"other_parameter: Model saves no {named}"):
+            loaded(para)
+    plain = inspect.unwrap(AbstractRecommender.load_other_parameter)
+    monkeypatch.setattr(AbstractRecommender, "load_other_parameter", plain)
+    assert loaded({"forward": 2}).forward == 2
+
+
+def test_teachers_are_named():
+    """A setting of a checkpoint is not executed."""
+    from recbole.model.context_aware_recommender import kd_dagfm
+
+    assert kd_dagfm.eval("CrossNet") is kd_dagfm.CrossNet and kd_dagfm.eval("CIN") is kd_dagfm.CIN
+    for teacher in ("__import__('os').getcwd()", "torch", "ContextRecommender"):
+        with pytest.raises(ValueError, match="KD_DAGFM has no network of that name"):
+            kd_dagfm.eval(teacher)
+    assert "eval" in kd_dagfm.KD_DAGFM.__init__.__code__.co_names, "without the patch it evaluates the setting"
+
+
 def test_beyond_accuracy_metrics(workplace, tiny):
     from recbole.quick_start import run_recbole
 
