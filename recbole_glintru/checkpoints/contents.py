@@ -95,6 +95,8 @@ def known_names() -> dict[str, Any]:
         "numpy.dtype": _taking(dtype, str),
         "collections.OrderedDict": lambda: OrderedDict(),
         "collections.defaultdict": _taking(lambda _: defaultdict(list), Sealed),
+        "builtins.complex": _taking(complex, float, float),
+        "builtins.range": _taking(range, int, int, int),
         "builtins.set": _taking(set, list),
         "builtins.getattr": _taking(_member_named, Sealed, str),  # enums, Python 3.11.0 to .3
         "_codecs.encode": _taking(lambda text, _: text.encode("latin1"), str),  # bytes, protocol 2
@@ -115,6 +117,7 @@ def known_names() -> dict[str, Any]:
     for kind in (Config, Interaction):
         known[describe(kind)] = Sealed(describe(kind), new=kind)
     known.update({f"torch.{name}": value for name, value in vars(torch).items() if isinstance(value, torch.dtype)})
+    known["builtins.xrange"] = known["builtins.range"]  # protocol 2
     known["yaml.loader.FullLoader"] = Sealed("yaml.loader.FullLoader", kind=yaml.FullLoader)
     return known
 
