@@ -313,6 +313,10 @@ def starts_outside(matrix):
     matrix.indptr, matrix.indices, matrix.data = np.array([0, 50_000_000, 0, 0], "i4"), np.zeros(0, "i4"), np.zeros(0)
 
 
+def too_few_numbers(matrix):
+    matrix.data = matrix.data[:2]
+
+
 def column_is_no_number(matrix):
     matrix.indices = np.array([0.0, np.nan, 2.0])
 
@@ -326,6 +330,7 @@ def row_outside(matrix):
     [
         (sparse.csr_matrix, column_outside),
         (sparse.csr_matrix, starts_outside),
+        (sparse.csr_matrix, too_few_numbers),
         (sparse.csc_matrix, column_is_no_number),
         (sparse.lil_matrix, row_outside),
     ],
@@ -383,6 +388,23 @@ def test_trust_lasts_for_its_block(foreign, marker):
     with contextlib.suppress(ZeroDivisionError), checkpoints.trust():
         1 / 0  # noqa: B018
     refuse(foreign, f"{os.mkdir.__module__}.mkdir")
+    assert not marker.exists()
+
+
+def test_a_file_that_is_no_longer_the_own_one(path, marker):
+    """Of the same size and, by its own account, as old: written over in place."""
+    save_opcodes(path, {"state_dict": 200 * "a"}, zipped=False)
+    checkpoints.remember(path)
+    before = path.stat()
+    attack = save_opcodes(marker.parent / "attack.pth", call(MKDIR, str(marker)), zipped=False).read_bytes()
+    path.write_bytes(attack.ljust(before.st_size, b"."))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (path.stat().st_ino, path.stat().st_size, path.stat().st_mtime_ns) == (
+        before.st_ino,
+        before.st_size,
+        before.st_mtime_ns,
+    )
+    refuse(path, f"{os.mkdir.__module__}.mkdir")
     assert not marker.exists()
 
 
