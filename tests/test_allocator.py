@@ -63,3 +63,48 @@ def test_what_glibc_takes(monkeypatch, greatest, done):
     assert ((-1, 2**31 - 1) in asked) is done
     if done:
         assert asked[-2:] == [(-3, taken), (-1, 2**31 - 1)]
+
+
+def test_what_an_earlier_program_has_set_is_kept(monkeypatch):
+    installed = []
+    monkeypatch.setattr(allocator, "_return_now_and_then", lambda: installed.append(True))
+    for largest, done in ((1 << 30, True), (1 << 25, True), (1 << 20, False)):
+        for name, value in zip(VARIABLES, (largest, 2**31 - 1)):
+            monkeypatch.setenv(name, str(value))
+        assert allocator.keep_freed_memory() is done
+    assert len(installed) == 2
+
+
+def test_free_memory_is_returned_the_later_the_more_it_was():
+    times, returned = [0.0], []
+    sizes = iter([3 * 2**30, 2**30, 2**30, 2**30, 2**30, 2**30 + 1])  # before and after: 2 GiB, nothing, less than that
+    hook = allocator.ReturnNowAndThen(lambda: returned.append(times[0]), lambda: next(sizes), lambda: times[0])
+    for times[0] in range(230):
+        hook(None, (), {})
+    assert returned == [10, 210, 220]
+
+
+RETURNING = """
+import torch
+from recbole_glintru import allocator
+allocator.SECONDS = 0.0
+print(allocator.keep_freed_memory(), allocator.keep_freed_memory())
+weight = torch.zeros(3, requires_grad=True)
+optimizer = torch.optim.SGD([weight], lr=1.0)
+blocks = [torch.ones(1 << 20) for _ in range(200)]  # 4 MiB each
+hold = blocks[-1]
+del blocks  # not at the end of the heap
+before = allocator._resident()
+weight.sum().backward()
+optimizer.step()
+print(before - allocator._resident())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator")
+def test_a_step_of_an_optimizer_returns_what_is_free():
+    environment = {name: value for name, value in os.environ.items() if name not in VARIABLES}
+    command = [sys.executable, "-c", RETURNING]
+    output = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.split()
+    assert output[:2] == ["True", "True"]
+    assert int(output[2]) > 700 * 2**20
