@@ -91,7 +91,7 @@ def _return_now_and_then() -> None:
         _resident()
     except (AttributeError, OSError):
         return
-    from torch.optim.optimizer import register_optimizer_step_post_hook  # takes a second, and may not be needed
+    from torch.optim.optimizer import register_optimizer_step_post_hook  # takes long, and mallopt is not to wait for it
 
     _hook = ReturnNowAndThen(lambda: trim(0), _resident)
     register_optimizer_step_post_hook(_hook)
