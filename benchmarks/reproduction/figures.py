@@ -32,7 +32,7 @@ def draw(experiment: grids.Experiment, rows: list[Row], reading: str, label: str
         rows = [row for row in rows if all(row.values(reading, metric) for metric in grids.METRICS)]
         if not rows:
             return False
-        figure = {"models": _scatter}.get(experiment.kind, _bars)(pyplot, rows, reading, label)
+        figure = {"models": _scatter}.get(experiment.kind, _dots)(pyplot, rows, reading, label)
     figure.suptitle(title)
     figure.tight_layout()
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -66,20 +66,26 @@ def _scatter(pyplot, rows, reading, label):
     return figure
 
 
-def _bars(pyplot, rows, reading, label):
-    """Our results next to the paper's."""
-    figure, panels = pyplot.subplots(1, len(grids.METRICS), figsize=(4 * len(grids.METRICS), 4))
+def _dots(pyplot, rows, reading, label):
+    """Our results, and the paper's; grey is the range of the first row's seeds."""
+    height = 1.8 + 0.3 * len(rows)
+    figure, panels = pyplot.subplots(1, len(grids.METRICS), figsize=(4 * len(grids.METRICS), height), sharey=True)
+    places = range(len(rows))
     for axes, metric in zip(panels, grids.METRICS):
-        places = range(len(rows))
-        errors = [row.deviation(reading, metric) or 0 for row in rows]
-        axes.bar([place - 0.2 for place in places], [row.mean(reading, metric) for row in rows], 0.4, yerr=errors)
-        if any(metric in row.paper for row in rows):
-            axes.bar([place + 0.2 for place in places], [row.paper.get(metric, 0) for row in rows], 0.4)
-            axes.legend([label, "paper"], fontsize="small", loc="lower right")
-        axes.set_xticks(list(places), [row.label for row in rows], rotation=30, ha="right", fontsize="small")
+        seeds = rows[0].values(reading, metric)
+        if len(seeds) > 1:
+            axes.axvspan(min(seeds), max(seeds), color="0.9", label=f"{len(seeds)} seeds of {rows[0].label}")
+        axes.plot([row.mean(reading, metric) for row in rows], places, "o", color="tab:blue", label=label)
+        printed = [(row.paper[metric], place) for place, row in enumerate(rows) if metric in row.paper]
+        if printed:
+            axes.plot(*zip(*printed), "D", color="tab:orange", markerfacecolor="none", label="paper")
+        axes.set_yticks(list(places), [row.label for row in rows])
         axes.set_title(metric)
-        least = min(min(row.values(reading, metric) + [row.paper.get(metric, 1)]) for row in rows)
-        axes.set_ylim(bottom=0.8 * least)
+        axes.margins(x=0.1, y=0.6 / len(rows))
+        axes.grid(alpha=0.3)
+    panels[0].invert_yaxis()  # of all, which share it
+    below = (0.5, -0.4 / (height - 1.2))  # 0.4 inches below the middle panel
+    panels[len(panels) // 2].legend(loc="upper center", bbox_to_anchor=below, ncol=3, fontsize="small")
     return figure
 
 

@@ -284,6 +284,29 @@ def test_pictures_say_which_trainings_have_not_ended(place):
         pyplot.close(drawn)
 
 
+def test_dots_of_an_ablation(place):
+    """Ours and the paper's, in the table's order from top to bottom, with the range of the default's seeds."""
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    pytest.importorskip("adjustText")
+    variants = grids.variants("table9", ["GLINTRU"])
+    for number, variant in enumerate(variants[:3]):
+        for seed, score in zip([666, 667] if number == 0 else [666], (0.30, 0.26)):
+            (one,) = grids.cells(variant, "amazon-beauty", "amazon-beauty", [seed])
+            write_made_up(place, one, score - 0.05 * number)
+    rows, _ = collect("table9", variants[:3], "amazon-beauty", "amazon-beauty", [666], {}, place.store)
+    drawn = figures._dots(pyplot, rows, "fixed", "label")
+    axes = drawn.axes[list(grids.METRICS).index("NDCG@10")]
+    ours, paper = axes.get_lines()
+    assert list(ours.get_xdata()) == pytest.approx([0.28, 0.25, 0.20])
+    assert [text.get_text() for text in drawn.axes[0].get_yticklabels()] == [row.label for row in rows]
+    assert axes.yaxis_inverted() and list(ours.get_ydata()) == [0, 1, 2]
+    (band,) = axes.patches
+    assert band.get_extents().transformed(axes.transData.inverted()).intervalx == pytest.approx([0.26, 0.30])
+    assert list(paper.get_xdata()) == [row.paper["NDCG@10"] for row in rows] and len(set(paper.get_xdata())) == 3
+    assert list(paper.get_ydata()) == [0, 1, 2]
+    pyplot.close(drawn)
+
+
 def test_without_matplotlib_a_line_says_how_to_get_it(place, monkeypatch, capsys):
     monkeypatch.setattr(figures.importlib.util, "find_spec", lambda name: None if name == "adjustText" else name)
     write_made_up(place, beauty("GLINTRU"), 0.3)
