@@ -27,9 +27,9 @@ _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -3, -1  # parameters of mallopt(3)
 def keep_freed_memory() -> bool:
     """Let this process, and those that it starts, keep freed memory; return whether that succeeded.
 
-    Only with glibc (Linux), and only if neither variable is set. In this process what lies free is returned now and
-    then, after a step of an optimizer, so that it cannot pile up. Meant for programs that train; the package itself
-    calls it only from its command lines.
+    Only with glibc (Linux), and only if the user has set neither variable. In this process what lies free is returned
+    now and then, after a step of an optimizer, so that it cannot pile up. Meant for programs that train; the package
+    itself calls it only from its command lines.
     """
     if any(name in os.environ for name in VARIABLES):
         # Set by the user, which stands; or by this function in the program that has started this one.
