@@ -15,7 +15,10 @@ ALL = (*IN_THE_PAPER, "NARM", "FMLPRec", "LRURec", "MLP4Rec", "RecMamba", "SIGMA
 LEFT_OPEN = {
     "n_layers=2": {"n_layers": 2},  # Table 5; the text has one
     "gru_layers=2": {"gru_layers": 2},  # the published code reads this setting but does not define it
-    "embedding_dropout_prob=0.3": {"embedding_dropout_prob": 0.3},  # as above; this is RecBole's default
+    # Not defined by the published code either; Table 5 has one dropout for all, 0.5. RecBole's default is 0.3.
+    "embedding_dropout_prob=0.3": {"embedding_dropout_prob": 0.3},
+    "embedding_dropout_prob=0.6": {"embedding_dropout_prob": 0.6},
+    "embedding_dropout_prob=0.7": {"embedding_dropout_prob": 0.7},
     # Table 5 has 0.5 for Beauty and Video Games; the published code 0.3, whatever the data.
     "gate, mix and MLP dropout 0.5": {f"{part}_dropout_prob": 0.5 for part in ("gate", "mix", "mlp")},
     "padding included": {"mask_padding": False, "pad_row_init": "random"},  # published

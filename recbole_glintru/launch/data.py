@@ -58,20 +58,22 @@ def _have_downloaded(config, name: str, folder: Path, files: list[Path]) -> None
 
 
 def _check_columns(config, file: Path) -> None:
-    """Check that the file of interactions has the required columns, and that they are loaded."""
+    """Check that the file of interactions has the required columns, of the right types, and that they are loaded."""
     with open(file, encoding=config["encoding"], errors="replace") as lines:
         header = lines.readline().rstrip("\n").split(config["field_separator"])
     types = {name: kind for name, _, kind in (column.partition(":") for column in header)}
     loaded, left_out = (config[key] or {} for key in ("load_col", "unload_col"))
     loaded = loaded.get("inter", ()) if loaded else "*"
+    other_types = {config["TIME_FIELD"]: ["float", "token"], history_field(config): ["token_seq"]}  # than an id's
     for said, name in _needed(config).items():
         if name not in types:
             raise UserError(f"{said}: {file} has no such column; it has {', '.join(types)}.")
         if (loaded != "*" and name not in loaded) or name in left_out.get("inter", ()):
             which = "unload_col" if name in left_out.get("inter", ()) else "load_col"
             raise UserError(f"{which}={config[which]!r}: leaves out {name!r}, the column of {said}.")
-        if name == history_field(config) and types[name] != "token_seq":
-            raise UserError(f"{said}: the column's type in {file} is {types[name]}, but must be token_seq.")
+        possible = other_types.get(name, ["token"])
+        if types[name] not in possible:
+            raise UserError(f"{said}: the column's type in {file} is {types[name] or 'missing'}, but must be {possible[0]}.")
 
 
 def _needed(config) -> dict[str, str]:

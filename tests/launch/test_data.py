@@ -76,13 +76,17 @@ def test_a_saved_data_set_has_the_whole_name(launch, tmp_path, name, stands):
             ["--load_col=None", "--unload_col={'inter': ['timestamp']}"],
             "unload_col={'inter': ['timest",
         ),
+        ("BPR", HEADER.replace("item_id:token", "item_id:float"), [], "{file} is float, but must be token."),
+        ("SASRec", HEADER.replace("user_id:token", "user_id:token_seq"), [], "{file} is token_seq, but must be token."),
+        ("SASRec", HEADER.replace("p:float", "p:float_seq"), [], "{file} is float_seq, but must be float."),
+        ("SASRec", HEADER.replace("p:float", "p:token"), [], ""),
         ("BPR", HEADER[: HEADER.index("\ttime")], [], ""),
         ("SASRec", HEADER, ["--load_col={'inter': '*'}"], ""),
         ("SASRec", HEADER, ["--load_col=None"], ""),
         ("SASRec", HEADER.replace("\t", "|"), ["--field_separator=|"], ""),
     ],
 )
-def test_a_missing_column_is_named(launch, capsys, tmp_path, model, header, settings, said):
+def test_a_missing_column_or_type_is_named(launch, capsys, tmp_path, model, header, settings, said):
     file = tmp_path / "dataset" / "own" / "own.inter"
     file.parent.mkdir(parents=True)
     file.write_text(header)

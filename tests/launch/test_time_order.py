@@ -10,7 +10,7 @@ USERS, CLICKS = 6, 8
 TODAY = 1_700_000_000
 
 
-def prepare(folder, caplog, times, model="GLINTRU", newest_first=True, name="own", **settings):
+def prepare(folder, caplog, times, model="GLINTRU", newest_first=True, name="own", kind="float", **settings):
     """Up to where RecBole would make the model: the data, and what was warned of."""
     from recbole.data import create_dataset, data_preparation
 
@@ -18,7 +18,7 @@ def prepare(folder, caplog, times, model="GLINTRU", newest_first=True, name="own
     rows = rows[::-1] if newest_first else rows
     (folder / "dataset" / name).mkdir(parents=True)
     file = folder / "dataset" / name / f"{name}.inter"
-    file.write_text("\n".join(["user_id:token\titem_id:token\ttimestamp:float", *rows]) + "\n")
+    file.write_text("\n".join([f"user_id:token\titem_id:token\ttimestamp:{kind}", *rows]) + "\n")
     settings = {"check_data": True, "topk": [3], "valid_metric": "MRR@3", **settings}
     config = merged_settings(model, name, [], settings)
     with caplog.at_level(logging.WARNING):
@@ -62,6 +62,25 @@ def test_the_order_of_time_is_not_warned_of(workplace, caplog, times, settings):
     assert said == []
     if times is clicks:
         assert last_history(data) == [f"i{step}" for step in range(CLICKS - 1)]
+
+
+@pytest.mark.parametrize(
+    "times, settings, wrong",
+    [
+        (clicks, {}, 48),  # RecBole's order is that of the file, the newest first
+        (clicks, {"newest_first": False}, 0),
+        (lambda step: 8 + step, {"newest_first": False}, 0),  # as letters, 10 is before 8
+        (lambda step: f"2026-11-{22 + step}T10:00", {}, 48),
+        (lambda step: f"2026-11-{22 + step}T10:00", {"newest_first": False}, 0),
+        (clicks, {"check_data": None}, 0),
+    ],
+)
+def test_times_of_type_token(workplace, caplog, times, settings, wrong):
+    data, said = prepare(workplace, caplog, times, kind="token", **settings)
+    if settings == {}:
+        assert last_history(data) == [f"i{step}" for step in range(CLICKS - 1, 0, -1)]
+    assert len(said) == (wrong > 0)
+    assert all(f": {wrong} of 48 interactions" in one and "Make the column's type float" in one for one in said)
 
 
 @pytest.mark.parametrize(
