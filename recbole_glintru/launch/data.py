@@ -73,7 +73,8 @@ def _check_columns(config, file: Path) -> None:
             raise UserError(f"{which}={config[which]!r}: leaves out {name!r}, the column of {said}.")
         possible = other_types.get(name, ["token"])
         if types[name] not in possible:
-            raise UserError(f"{said}: the column's type in {file} is {types[name] or 'missing'}, but must be {possible[0]}.")
+            kind = types[name] or "missing"
+            raise UserError(f"{said}: the column's type in {file} is {kind}, but must be {possible[0]}.")
 
 
 def _needed(config) -> dict[str, str]:
