@@ -141,7 +141,7 @@ def test_there_are_files():
 def test_nothing_recorded_is_lost():
     """The tests below run on the arrays that there are."""
     names = [name for file in FILES for name in NAMES[file]]
-    assert {key: sum(is_of(name, key) for name in names) for key in RECORDED} == RECORDED
+    assert {key: n for key, n in RECORDED.items() if sum(is_of(name, key) for name in names) < n} == {}
 
 
 @recorded("seq_output", "full_sort_scores", "predict_scores")
