@@ -135,6 +135,20 @@ def filtered_data_are_checked(dataset) -> None:
     dataset.Dataset._reset_index = _reset_index
 
 
+@after("recbole.data.dataset.dataset")
+def numbers_are_checked(dataset) -> None:
+    """With `check_data: True`, a text in a column of numbers is an error that names the file and such columns."""
+    load = dataset.Dataset._load_feat
+
+    @functools.wraps(load)
+    def _load_feat(self, filepath, source):
+        if not self.config["check_data"]:
+            return load(self, filepath, source)
+        return importlib.import_module("recbole_glintru.launch.columns").on_request(load, self, filepath, source)
+
+    dataset.Dataset._load_feat = _load_feat
+
+
 @after("recbole.data.utils")
 def data_are_checked(utils) -> None:
     """With `check_data: True`, as the command line sets it, a data set is checked before and after it is split."""

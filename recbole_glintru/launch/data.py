@@ -9,13 +9,12 @@ from pathlib import Path
 import yaml
 
 from recbole_glintru import plugin
-from recbole_glintru.launch.checks import sorts_by_time
-from recbole_glintru.launch.data_settings import history_field
+from recbole_glintru.launch import columns
 from recbole_glintru.launch.errors import UserError
 
 
 def find_data(config) -> None:
-    """Check that the interactions are where RecBole will look, or download them, and that all columns are there.
+    """Check that the interactions are where RecBole will look, or download them, and check their columns.
 
     RecBole would download by itself, but then a broken connection leaves a folder behind that it takes for the data.
 
@@ -30,8 +29,8 @@ def find_data(config) -> None:
         return
     if not all(file.is_file() for file in files):
         _have_downloaded(config, name, folder, files)
-    for file in filter(Path.is_file, files):
-        _check_columns(config, file)
+    if all(map(Path.is_file, files)):  # RecBole's own download, for some models, comes later
+        columns.check(config, files)
 
 
 def _have_downloaded(config, name: str, folder: Path, files: list[Path]) -> None:
@@ -55,38 +54,6 @@ def _have_downloaded(config, name: str, folder: Path, files: list[Path]) -> None
     ) as error:  # RuntimeError: RecBole's, for a broken connection
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
         raise UserError(f"{looked_for}; the download of {addresses[name]} failed: {reason}. {remedy}") from None
-
-
-def _check_columns(config, file: Path) -> None:
-    """Check that the file of interactions has the required columns, of the right types, and that they are loaded."""
-    with open(file, encoding=config["encoding"], errors="replace") as lines:
-        header = lines.readline().rstrip("\n").split(config["field_separator"])
-    types = {name: kind for name, _, kind in (column.partition(":") for column in header)}
-    loaded, left_out = (config[key] or {} for key in ("load_col", "unload_col"))
-    loaded = loaded.get("inter", ()) if loaded else "*"
-    other_types = {config["TIME_FIELD"]: ["float", "token"], history_field(config): ["token_seq"]}  # than an id's
-    for said, name in _needed(config).items():
-        if name not in types:
-            raise UserError(f"{said}: {file} has no such column; it has {', '.join(types)}.")
-        if (loaded != "*" and name not in loaded) or name in left_out.get("inter", ()):
-            which = "unload_col" if name in left_out.get("inter", ()) else "load_col"
-            raise UserError(f"{which}={config[which]!r}: leaves out {name!r}, the column of {said}.")
-        possible = other_types.get(name, ["token"])
-        if types[name] not in possible:
-            kind = types[name] or "missing"
-            raise UserError(f"{said}: the column's type in {file} is {kind}, but must be {possible[0]}.")
-
-
-def _needed(config) -> dict[str, str]:
-    """Required columns, by the setting that names each: users, items, the time if RecBole sorts by it, histories."""
-    from recbole.utils import ModelType
-
-    keys = ["USER_ID_FIELD", "ITEM_ID_FIELD", *(["TIME_FIELD"] if sorts_by_time(config) else [])]
-    needed = {f"{key}={config[key]!r}": config[key] for key in keys if config[key] is not None}
-    parts, history = config["benchmark_filename"], history_field(config)
-    if parts is not None and config["MODEL_TYPE"] == ModelType.SEQUENTIAL:
-        needed[f"ITEM_ID_FIELD + LIST_SUFFIX={history!r} (the histories of benchmark_filename={parts})"] = history
-    return needed
 
 
 def download(name: str, address: str, folder: Path) -> None:

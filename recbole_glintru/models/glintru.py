@@ -10,6 +10,7 @@ from recbole_glintru import settings
 from recbole_glintru.layers.dropout import Dropout
 from recbole_glintru.layers.glintru_block import ExpertInputs, GLINTRUBlock
 from recbole_glintru.layers.gru import GRU
+from recbole_glintru.layers.temporal_conv import NoTemporalConv, TemporalConv
 from recbole_glintru.models.base import NextItemRecommender
 from recbole_glintru.ops.histories import host_lengths
 from recbole_glintru.ops.item_tables import LARGEST, ItemTables
@@ -115,15 +116,18 @@ class GLINTRU(NextItemRecommender):
             self._item_tables.forget()
             return None
         usable = self.item_tables and len(self.blocks) == 1 and isinstance(layout, Packed) and not is_autocast("cpu")
-        if not usable or not _is_plain(self.item_embedding):
+        block = self.blocks[0]
+        layers = [self.item_embedding, *block.input_layers()]
+        if not usable or not all(map(_is_plain, layers)):
             return None
-        embedding, (block, *_) = self.item_embedding.weight, self.blocks
+        embedding = self.item_embedding.weight
         if block.item_tables_bytes(embedding) > LARGEST:
             return None
-        weights = [embedding, *(weight for layer in block.input_layers() for weight in layer.parameters())]
+        weights = [weight for layer in layers for weight in layer.parameters()]
         return self._item_tables.find(weights, self.n_items, len(items), lambda: block.item_tables(embedding))
 
 
-def _is_plain(embedding: nn.Module) -> bool:
-    """Whether its weight is all that it computes with: nobody's subclass, no hooks."""
-    return type(embedding) is nn.Embedding and not embedding._forward_hooks and not embedding._forward_pre_hooks
+def _is_plain(layer: nn.Module) -> bool:
+    """Whether its parameters are all that it computes with: nobody's subclass, no parametrization, no hooks."""
+    known = (nn.Embedding, nn.Linear, TemporalConv, NoTemporalConv)
+    return type(layer) in known and not layer._forward_hooks and not layer._forward_pre_hooks

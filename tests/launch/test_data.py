@@ -41,62 +41,6 @@ def test_a_saved_data_set_has_the_whole_name(launch, tmp_path, name, stands):
     assert launch(f"--dataset={name}").ran == stands
 
 
-@pytest.mark.parametrize(
-    "model, header, settings, said",
-    [
-        (
-            "GLINTRU",
-            HEADER[: HEADER.index("\ttime")],
-            [],
-            "TIME_FIELD='timestamp': {file} has no such column; it has user_",
-        ),
-        ("GLINTRU", HEADER.replace("timestamp", "time"), [], "it has user_id, item_id, time."),
-        (
-            "GLINTRU",
-            HEADER.replace("user_id", "uid"),
-            [],
-            "USER_ID_FIELD='user_id': {file} has no such column; it has uid",
-        ),
-        ("BPR", HEADER, ["--ITEM_ID_FIELD=movie"], "ITEM_ID_FIELD='movie': {file} has no such column"),
-        (
-            "SASRec",
-            HEADER,
-            ["--load_col={'inter': ['user_id', 'item_id']}"],
-            "leaves out 'timestamp', the column of TIME_F",
-        ),
-        (
-            "SASRec",
-            HEADER,
-            ["--load_col={'item': ['item_id']}"],
-            "load_col={'item': ['item_id']}: leaves out 'user_id'",
-        ),
-        (
-            "SASRec",
-            HEADER,
-            ["--load_col=None", "--unload_col={'inter': ['timestamp']}"],
-            "unload_col={'inter': ['timest",
-        ),
-        ("BPR", HEADER.replace("item_id:token", "item_id:float"), [], "{file} is float, but must be token."),
-        ("SASRec", HEADER.replace("user_id:token", "user_id:token_seq"), [], "{file} is token_seq, but must be token."),
-        ("SASRec", HEADER.replace("p:float", "p:float_seq"), [], "{file} is float_seq, but must be float."),
-        ("SASRec", HEADER.replace("p:float", "p:token"), [], ""),
-        ("BPR", HEADER[: HEADER.index("\ttime")], [], ""),
-        ("SASRec", HEADER, ["--load_col={'inter': '*'}"], ""),
-        ("SASRec", HEADER, ["--load_col=None"], ""),
-        ("SASRec", HEADER.replace("\t", "|"), ["--field_separator=|"], ""),
-    ],
-)
-def test_a_missing_column_or_type_is_named(launch, capsys, tmp_path, model, header, settings, said):
-    file = tmp_path / "dataset" / "own" / "own.inter"
-    file.parent.mkdir(parents=True)
-    file.write_text(header)
-    launched = launch("--dataset=own", f"--model={model}", *settings)
-    if said:
-        assert said.replace("{file}", str(file.relative_to(tmp_path))) in fails(capsys, launched)
-    else:
-        assert launched.ran
-
-
 def test_split_files_are_looked_for_by_their_names(launch, capsys, tmp_path):
     folder = tmp_path / "dataset" / "own"
     folder.mkdir(parents=True)
@@ -105,34 +49,6 @@ def test_split_files_are_looked_for_by_their_names(launch, capsys, tmp_path):
     for part in PARTS:
         (folder / f"own.{part}.inter").write_text("user_id:token\titem_id:token\n")  # sorted already: no time needed
     assert launch("--dataset=own", "--model=BPR", option).ran
-
-
-@pytest.mark.parametrize(
-    "column, settings, said",
-    [
-        ("item_id_list:token_seq", [], ""),
-        ("item_id_list:token_seq", ["--load_col=None"], ""),
-        ("history:token_seq", [], "ITEM_ID_FIELD + LIST_SUFFIX='item_id_list' (the histories of benchmark_filename=["),
-        ("item_id_list:token", [], "the column's type in {file} is token, but must be token_seq"),
-        (
-            "item_id_list:token_seq",
-            ["--load_col={'inter': ['user_id', 'item_id']}"],
-            "load_col={'inter': ['user_id', 'item_id']}: leaves out 'item_id_list', the column of ITEM_ID_FIELD",
-        ),
-        ("item_id_list:token_seq", ["--unload_col={'inter': ['item_id_list']}"], "unload_col={'inter': ['item_id_li"),
-    ],
-)
-def test_split_data_have_histories(launch, capsys, tmp_path, column, settings, said):
-    folder = tmp_path / "dataset" / "own"
-    folder.mkdir(parents=True)
-    for part in PARTS:
-        (folder / f"own.{part}.inter").write_text(f"user_id:token\t{column}\titem_id:token\n")
-    split = [f"--benchmark_filename={PARTS}", "--alias_of_item_id=['item_id_list']"]
-    launched = launch("--dataset=own", "--model=SASRec", *split, *settings)
-    if said:
-        assert said.replace("{file}", "dataset/own/own.train.inter") in fails(capsys, launched)
-    else:
-        assert launched.ran
 
 
 def test_without_a_network_the_download_is_reported(launch, capsys, tmp_path):

@@ -347,6 +347,29 @@ def test_an_embedding_that_does_more_has_no_item_tables(change):
         torch.testing.assert_close(model(*histories), expected)
 
 
+class Masked(torch.nn.Module):
+    def __init__(self, weight):
+        super().__init__()
+        self.register_buffer("mask", torch.ones_like(weight))
+
+    def forward(self, weight):
+        return weight * self.mask
+
+
+@pytest.mark.parametrize("name", sorted({name.rpartition(".")[0] for name in TABLED}))
+def test_a_parametrization_has_no_item_tables(name):
+    """It may change without the parameters."""
+    model, histories = shaken(make_model("GLINTRU")).eval(), make_histories(LENGTHS)
+    module, masked = model.get_submodule(name), Masked(model.get_submodule(name).weight)
+    torch.nn.utils.parametrize.register_parametrization(module, "weight", masked)
+    with torch.no_grad():
+        before = model(*histories)
+        masked.mask[1:] = 0
+        after = model(*histories)
+    assert not torch.allclose(before, after, atol=1e-3)
+    torch.testing.assert_close(after, model(*histories).detach(), rtol=0, atol=2e-6)
+
+
 def test_item_tables_depend_on_no_other_weight():
     """Those that `TABLED` leaves out change no table."""
     model, histories = shaken(make_model("GLINTRU")).eval(), make_histories(LENGTHS)
