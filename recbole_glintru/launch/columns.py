@@ -50,7 +50,7 @@ def on_request(load, dataset, file: str, source):
         return load(dataset, file, source)
     except ValueError as error:
         reason = f"{file}: {error}"
-        if "convert" in reason:  # pandas names the text, or the column, or both
+        if "convert" in str(error):  # pandas names the text, or the column, or both
             kinds, sources = dataset.field2type, dataset.field2source
             numbers = [name for name in kinds if sources[name] == source and kinds[name].value.startswith("float")]
             reason += f". Columns of type float must have numbers; they are {', '.join(numbers)}."
