@@ -72,7 +72,7 @@ def write(
         blocks.insert(2, mixing_weights(rows[0]))
     blocks += [comparisons.every_reading(rows, labels), costs(rows), *notes]
     if missing:
-        blocks.append(f"No results yet: {', '.join(missing)}.")
+        blocks.append(f"No results yet: {'; '.join(missing)}.")
     file = report_file(store.folder, name, dataset, changes, variants, reading)
     if figures.draw(experiment, rows, reading, labels[reading], title, file.with_suffix(".png")):
         blocks.insert(2, f"![{title}]({file.with_suffix('.png').name})")

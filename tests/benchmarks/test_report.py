@@ -25,7 +25,7 @@ def test_the_report_of_table_2(place):
     assert "Rank of 4, by the means over all seeds of each: 2 by Recall@10, 2 by MRR@10, 2 by NDCG@10." in text
     assert "0.3000 ± 0.0141 | 0.2964 | +1.2 %" in text  # of NDCG@10: ours, the paper's, the difference
     assert "| -6.2 % | +5.9 % |" in text  # over SASRec: 0.30 / 0.32, the paper's 0.2964 / 0.2798
-    assert "No results yet: BERT4Rec, LightSANs, SMLP4Rec, Mamba4Rec." in text
+    assert "No results yet: BERT4Rec; LightSANs; SMLP4Rec; Mamba4Rec." in text
     assert "over the three metrics and all models but GLINT-RU (GRU4Rec, SASRec, LinRec)" in text
     for label in ("validation pop100", "test pop100, RecBole's draw", "test uni100, fixed draw", "test, full ranking"):
         assert label in text
