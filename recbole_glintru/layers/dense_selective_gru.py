@@ -78,7 +78,7 @@ class DenseSelectiveGRU(nn.Module):
         return self.input_conv.after_linear(self.input_projection, x, layout)
 
     def item_table(self, items: Tensor) -> Tensor:
-        """What each item adds to C, `[V, d]` -> `[k * V + 1, d]`, for `item_tables.convolve_items`."""
+        """What each item adds to C, `[V, d]` -> `[k * V + 1, d]`, for `item_convolution.convolve_items`."""
         return self.input_conv.item_table(self.input_projection, items)
 
     def forward(self, c: Tensor, layout: Layout) -> Tensor:

@@ -66,7 +66,7 @@ class ExpertInputs(NamedTuple):
     """The experts' inputs, at some positions P or for all items; None if there is no such expert.
 
     Attributes:
-        convolved: `[*P, d]`, C of eq. 5; for all items, `[k * V + 1, d]` (`item_tables.tap_table`).
+        convolved: `[*P, d]`, C of eq. 5; for all items, `[k * V + 1, d]` (`item_convolution.tap_table`).
         key, value: `[*P, h, d/h]` or `[V, h, d/h]`.
     """
 

@@ -28,7 +28,7 @@ class TemporalConv(nn.Conv1d):
         return layout.convolve(x, *self._merged(linear))
 
     def item_table(self, linear: nn.Linear, items: Tensor) -> Tensor:
-        """`after_linear` of single items, tap by tap: `[V, d]` -> `[k * V + 1, d]`, see `item_tables.tap_table`."""
+        """`after_linear` of single items, tap by tap (`item_convolution.tap_table`): `[V, d]` -> `[k * V + 1, d]`."""
         return tap_table(items, *self._merged(linear))
 
     def _merged(self, linear: nn.Linear) -> tuple[Tensor, Tensor]:
