@@ -3,6 +3,7 @@
 1. `predict` encodes each distinct history once; RecBole's sampled evaluation repeats it for every candidate.
 2. `forward` runs on groups of rows of similar length, each cut to its longest history (`ops/histories/grouping.py`).
 3. Dropout draws cheaper random numbers on a CPU (`ops/dropout.py`).
+4. BERT4Rec's loss is computed at the masked items alone.
 
 The first two are exact for a model whose states depend neither on how far a history is padded nor on the other rows of
 the batch. `padding_check.py` tests whether a model is like that.
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from recbole_glintru import padding_check, settings
 from recbole_glintru.layers.dropout import Dropout
 from recbole_glintru.models.base import NextItemRecommender
+from recbole_glintru.ops.cross_entropy import catalogue_cross_entropy
 from recbole_glintru.ops.histories import grouping
 from recbole_glintru.ops.histories.distinct_rows import distinct_rows
 
@@ -150,12 +152,37 @@ class _MaskAtOnce:
         return masked[:, 1:]
 
 
+class _MaskedAlone:
+    """BERT4Rec's cross-entropy, without the states and scores that it multiplies by zero.
+
+    RecBole scores all items at `mask_ratio * MAX_ITEM_LIST_LENGTH` places of each history, most of which are padding,
+    and encodes histories of which no item is masked.
+    """
+
+    def calculate_loss(self, interaction):
+        """The model's own `calculate_loss`; `MASK_INDEX` is `[B, places]`, with zeros before the masked positions."""
+        index = interaction[self.MASK_INDEX]
+        counts = index > 0  # as in RecBole: a mask at the first position is not distinguished from padding
+        rows = counts.any(dim=1)
+        if self.loss_type != "CE" or not rows.any():
+            return super().calculate_loss(interaction)
+        states = self.forward(interaction[self.MASK_ITEM_SEQ][rows])
+        counts, index = counts[rows], index[rows]
+        row = counts.nonzero()[:, 0]
+        targets = interaction[self.POS_ITEMS][rows][counts]
+        items = self.item_embedding.weight[: self.n_items]  # without the mask item
+        return catalogue_cross_entropy(states[row, index[counts]], items, self.output_bias, targets)
+
+
+# Faster versions of BERT4Rec's methods, for it and for models that inherit them.
+_REPLACEMENTS = {"reconstruct_test_data": _MaskAtOnce, "calculate_loss": _MaskedAlone}
+
+
 @functools.cache
 def accelerated_class(plain: type) -> type:
     """The class that a model of class `plain` has once it is accelerated."""
-    bases = (Accelerated, plain)
-    if getattr(plain, "reconstruct_test_data", None) is BERT4Rec.reconstruct_test_data:
-        bases = (Accelerated, _MaskAtOnce, plain)
+    faster = [kind for name, kind in _REPLACEMENTS.items() if getattr(plain, name, None) is getattr(BERT4Rec, name)]
+    bases = (Accelerated, *faster, plain)
     return type(plain.__name__, bases, {"__module__": plain.__module__, "__doc__": plain.__doc__})
 
 

@@ -21,6 +21,7 @@ from recbole_glintru.accelerate import Accelerated, NotInvariant, accelerate
 from recbole_glintru.launch import command
 from recbole_glintru.layers.dropout import Dropout
 from recbole_glintru.models.glintru import GLINTRU
+from recbole_glintru.ops.cross_entropy import catalogue_cross_entropy
 from recbole_glintru.ops.dropout import dropout
 from recbole_glintru.ops.histories.grouping import Costs
 
@@ -201,6 +202,72 @@ def test_training_computes_little_padding(case):
     made.model.train().calculate_loss(made.training)
     assert sum(rows * width for rows, width in shapes) == int(made.training["item_length"].sum())
     assert sum(rows for rows, _ in shapes) == len(made.training), "no history is left out in training"
+
+
+def masked(model, places):
+    """A batch of BERT4Rec's transform: five histories of ten items, masked at these positions."""
+    index = torch.tensor([[0] * (2 - len(row)) + row for row in places])
+    generator = torch.Generator().manual_seed(0)
+    items = torch.randint(1, model.n_items, (len(places), LENGTH), generator=generator)
+    sequence = items * (torch.arange(LENGTH) < 10)
+    for row, positions in enumerate(places):
+        sequence[row, positions] = model.mask_token
+    columns = [sequence, *torch.randint(1, model.n_items, (2, len(places), 2), generator=generator), index]
+    return Interaction(dict(zip((model.MASK_ITEM_SEQ, model.POS_ITEMS, model.NEG_ITEMS, model.MASK_INDEX), columns)))
+
+
+@pytest.mark.parametrize("loss_type", ["CE", "BPR"])
+@pytest.mark.parametrize(
+    "places",
+    [[[3], [], [2, 9], [], [0, 5]], [[9]] * 5, [[3], [0], [], [], []], [[], [0], [], [], []]],
+    ids=["some", "each", "one", "none"],
+)
+def test_loss_of_masked_items(case, places, loss_type):
+    """BERT4Rec's, whichever items are masked; RecBole counts no mask at position 0, and the mean of none is NaN."""
+    made = case("BERT4Rec")
+    plain = made.model.train()
+    plain.loss_type = loss_type
+    for module in plain.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    nn.init.normal_(plain.output_bias)
+    model = accelerate(copy.deepcopy(plain))
+    losses = [one.calculate_loss(masked(one, places)) for one in (plain, model)]
+    torch.testing.assert_close(losses[1], losses[0], equal_nan=True)
+    if losses[1].isnan():
+        return
+    for loss in losses:
+        loss.backward()
+    for ours, theirs in zip(model.parameters(), plain.parameters()):
+        torch.testing.assert_close(ours.grad, theirs.grad)
+
+
+def test_only_masked_items_are_scored(case, monkeypatch):
+    """Of BERT4Rec: two of the five histories have no mask that counts, the others four."""
+    made, scored = case("BERT4Rec"), []
+    model = accelerate(made.model, Costs(0.0, 0.0)).train()
+    shapes = rows_and_widths(model)
+    monkeypatch.setattr(
+        "recbole_glintru.accelerate.catalogue_cross_entropy",
+        lambda states, *others: scored.append(len(states)) or catalogue_cross_entropy(states, *others),
+    )
+    model.calculate_loss(masked(model, [[3], [], [2, 9], [0], [0, 5]]))
+    assert scored == [4]  # places: of [3], both of [2, 9], and 5
+    assert sum(rows for rows, _ in shapes) == 3
+
+
+def test_a_loss_of_its_own_is_kept(case):
+    """A model that changes BERT4Rec's loss is trained with what it changes it to."""
+
+    class Doubled(get_model("BERT4Rec")):
+        def calculate_loss(self, interaction):
+            return 2 * super().calculate_loss(interaction)
+
+    made = case("BERT4Rec")
+    model = Doubled(made.config, made.train_data._dataset).eval()
+    batch = masked(model, [[3], [], [2, 9], [], [0, 5]])
+    expected = model.calculate_loss(batch)
+    torch.testing.assert_close(accelerate(model).calculate_loss(batch), expected)
 
 
 def test_dropout_differs_between_equal_histories(case):
