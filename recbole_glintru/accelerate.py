@@ -174,8 +174,22 @@ class _MaskedAlone:
         return catalogue_cross_entropy(states[row, index[counts]], items, self.output_bias, targets)
 
 
+class _OneStateEach:
+    """BERT4Rec's `predict`, repeating for every candidate the state that it reads instead of those of all positions."""
+
+    def predict(self, interaction):
+        """The model's own `predict`: `[B]`, the score of each row's item."""
+        if self.training:  # dropout differs between equal histories
+            return super().predict(interaction)
+        item_seq, item_seq_len, items = (interaction[key] for key in (self.ITEM_SEQ, self.ITEM_SEQ_LEN, self.ITEM_ID))
+        first, inverse = distinct_rows([item_seq, item_seq_len])
+        states = self.forward(self.reconstruct_test_data(item_seq[first], item_seq_len[first]))
+        states = self.gather_indexes(states, item_seq_len[first] - 1)[inverse]
+        return (states * self.item_embedding(items)).sum(dim=1) + self.output_bias[items]
+
+
 # Faster versions of BERT4Rec's methods, for it and for models that inherit them.
-_REPLACEMENTS = {"reconstruct_test_data": _MaskAtOnce, "calculate_loss": _MaskedAlone}
+_REPLACEMENTS = {"reconstruct_test_data": _MaskAtOnce, "calculate_loss": _MaskedAlone, "predict": _OneStateEach}
 
 
 @functools.cache

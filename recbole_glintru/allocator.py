@@ -17,8 +17,8 @@ from typing import Optional
 # Bytes. Larger blocks are still returned at once. Older glibc accepts at most 32 MiB, the second value.
 LARGEST = (1 << 30, 1 << 25)
 TRIM = 2**31 - 1  # free bytes kept at the end of the heap
-# How long it takes until free memory is returned again: for each GiB that was returned, and at least. To fetch a GiB
-# again takes 0.9 s: less than 1 % of the time of a training.
+# How long it takes until free memory is returned again: for each GiB that had to be fetched again, and at least. To
+# fetch a GiB takes 0.9 s: less than 1 % of the time of a training.
 SECONDS_PER_GIB, SECONDS = 100.0, 10.0
 VARIABLES = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
 _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -3, -1  # parameters of mallopt(3)
@@ -51,7 +51,10 @@ def keep_freed_memory() -> bool:
 
 
 class ReturnNowAndThen:
-    """A hook after the steps of optimizers that returns free memory; the more it was, the later the next time.
+    """A hook after the steps of optimizers that returns free memory; the more of it is needed, the later the next time.
+
+    What counts is how much the next step fetches again, not how much was returned: of memory that has piled up most is
+    not needed, and if it put off the next time, there would be more of it then, and still more the time after.
 
     Args:
         give_back: returns what is free to the system.
@@ -61,15 +64,15 @@ class ReturnNowAndThen:
 
     def __init__(self, give_back: Callable[[], object], resident: Callable[[], int], clock=time.monotonic):
         self.give_back, self.resident, self.clock = give_back, resident, clock
-        self.next_time = clock() + SECONDS
+        self.next_time, self.kept = clock() + SECONDS, None
 
     def __call__(self, optimizer, args: tuple, kwargs: dict) -> None:
-        if self.clock() < self.next_time:
-            return
-        before = self.resident()
-        self.give_back()
-        returned = max(0, before - self.resident())
-        self.next_time = self.clock() + max(SECONDS, SECONDS_PER_GIB * returned / 2**30)
+        if self.kept is not None:  # at the last step memory was returned
+            fetched = max(0, self.resident() - self.kept)
+            self.next_time, self.kept = self.clock() + max(SECONDS, SECONDS_PER_GIB * fetched / 2**30), None
+        elif self.clock() >= self.next_time:
+            self.give_back()
+            self.kept = self.resident()
 
 
 def _resident() -> int:

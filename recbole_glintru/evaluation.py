@@ -148,7 +148,8 @@ class CandidateLoader:
         else:  # it may draw random numbers as well: alternate, as RecBole does
             parts, negatives = [], []
             for row in rows:
-                parts.append(transform(dataset, dataset[row : row + 1]))
+                one = dataset[[row]]  # not a slice: RecBole's transforms copy all of the data set with a view of it
+                parts.append(transform(dataset, one))
                 negatives.append(draw(parts[-1][dataset.iid_field].item()))
             batch = cat_interactions(parts)
         positives = batch[dataset.iid_field].unsqueeze(1)

@@ -75,13 +75,14 @@ def test_what_an_earlier_program_has_set_is_kept(monkeypatch):
     assert len(installed) == 2
 
 
-def test_free_memory_is_returned_the_later_the_more_it_was():
+def test_free_memory_is_returned_the_later_the_more_of_it_is_needed():
+    """The step after the first time fetches 2 GiB, that after the second nothing."""
     times, returned = [0.0], []
-    sizes = iter([3 * 2**30, 2**30, 2**30, 2**30, 2**30, 2**30 + 1])  # before and after: 2 GiB, nothing, less than that
+    sizes = iter([2**30, 3 * 2**30, 2**30, 2**30 - 1, 2**30, 2**30])  # after returning, and after the next step
     hook = allocator.ReturnNowAndThen(lambda: returned.append(times[0]), lambda: next(sizes), lambda: times[0])
     for times[0] in range(230):
         hook(None, (), {})
-    assert returned == [10, 210, 220]
+    assert returned == [10, 211, 222]
 
 
 RETURNING = """

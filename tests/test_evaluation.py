@@ -106,6 +106,20 @@ def test_batches_are_those_of_recbole(made, name, changes):
     assert state_after == state
 
 
+def test_transforms_get_rows_of_their_own(made):
+    """RecBole's copy the row, and with a view the memory that it is a view of: all of the data set, for each user."""
+    trainer, data = made("BERT4Rec", accelerate=True, epochs=1)
+    loader, sizes, transform = CandidateLoader(data, trainer), set(), data.transform
+
+    def recorded(dataset, row):
+        sizes.update(column.untyped_storage().nbytes() // column.element_size() for column in row.interaction.values())
+        return transform(dataset, row)
+
+    data.transform = recorded
+    next(iter(loader))
+    assert max(sizes) == trainer.config["MAX_ITEM_LIST_LENGTH"]
+
+
 def test_the_positive_is_drawn_again(made):
     data = made()[1]
     draw = evaluation._Negatives(data._sampler, 30)
