@@ -270,9 +270,10 @@ def test_a_loss_of_its_own_is_kept(case):
     torch.testing.assert_close(accelerate(model).calculate_loss(batch), expected)
 
 
-def test_dropout_differs_between_equal_histories(case):
+@pytest.mark.parametrize("name", ["SASRec", "BERT4Rec"])
+def test_dropout_differs_between_equal_histories(case, name):
     """In training mode a history that comes twice is encoded twice: `predict` leaves dropout alone."""
-    made = case("SASRec")
+    made = case(name)
     twice = made.ranking.repeat_interleave(2)
     scores = accelerate(made.model).train().predict(twice).view(-1, 2)
     assert (scores[:, 0] != scores[:, 1]).all()
