@@ -28,15 +28,11 @@ def keep_freed_memory() -> bool:
     """Let this process, and those that it starts, keep freed memory; return whether that succeeded.
 
     Only with glibc (Linux), and only if the user has set neither variable. In this process what lies free is returned
-    now and then, after a step of an optimizer, so that it cannot pile up. Meant for programs that train; the package
-    itself calls it only from its command lines.
+    now and then, after a step of an optimizer, so that it cannot pile up; those that it starts call `inherit`. Meant
+    for programs that train; the package itself calls it only from its command lines.
     """
-    if any(name in os.environ for name in VARIABLES):
-        # Set by the user, which stands; or by this function in the program that has started this one.
-        inherited = [os.environ.get(name) for name in VARIABLES] in [[str(size), str(TRIM)] for size in LARGEST]
-        if inherited:
-            _return_now_and_then()
-        return inherited
+    if any(name in os.environ for name in VARIABLES):  # the user's, which stand, or those of this function
+        return inherit()
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # another C library, or another system
@@ -48,6 +44,14 @@ def keep_freed_memory() -> bool:
     os.environ.update(zip(VARIABLES, (str(largest), str(TRIM))))
     _return_now_and_then()
     return True
+
+
+def inherit() -> bool:
+    """If the program that has started this one keeps freed memory, return here too what piles up; return whether so."""
+    inherited = [os.environ.get(name) for name in VARIABLES] in [[str(size), str(TRIM)] for size in LARGEST]
+    if inherited:
+        _return_now_and_then()
+    return inherited
 
 
 class ReturnNowAndThen:

@@ -7,6 +7,8 @@ import pytest
 
 from recbole_glintru import allocator
 from recbole_glintru.allocator import VARIABLES
+from recbole_glintru.compat import process_failures, tuning
+from recbole_glintru.search import by_ray
 
 PROGRAM = """
 import resource, sys
@@ -73,6 +75,32 @@ def test_what_an_earlier_program_has_set_is_kept(monkeypatch):
             monkeypatch.setenv(name, str(value))
         assert allocator.keep_freed_memory() is done
     assert len(installed) == 2
+
+
+def started_as_rank(monkeypatch):
+    from recbole.quick_start import quick_start
+
+    assert quick_start.run_recboles is process_failures.run_process
+    monkeypatch.setattr(process_failures.run_process, "__wrapped__", lambda local_rank, *args: None)
+    process_failures.run_process(0, {"config_dict": {"offset": 0, "world_size": 2}})
+
+
+def started_as_trial(monkeypatch):
+    monkeypatch.setattr(by_ray, "run_trial", lambda *args: {})
+    monkeypatch.setattr(tuning, "report", lambda **metrics: None)
+    by_ray._trial({}, None, [], 0, os.curdir)
+
+
+@pytest.mark.parametrize("largest, times", [(1 << 30, 1), (1 << 20, 0)])
+@pytest.mark.parametrize("started", [started_as_rank, started_as_trial])
+def test_processes_that_a_program_starts_return_memory_too(monkeypatch, started, largest, times):
+    """They have inherited the variables, and with them that freed memory is kept; but not what the user has set."""
+    installed = []
+    monkeypatch.setattr(allocator, "_return_now_and_then", lambda: installed.append(True))
+    for name, value in zip(VARIABLES, (largest, 2**31 - 1)):
+        monkeypatch.setenv(name, str(value))
+    started(monkeypatch)
+    assert len(installed) == times
 
 
 def test_free_memory_is_returned_the_later_the_more_of_it_is_needed():

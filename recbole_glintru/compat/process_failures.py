@@ -9,6 +9,7 @@ import functools
 import inspect
 import time
 
+from recbole_glintru import allocator
 from recbole_glintru.compat.import_hooks import after, rebind
 from recbole_glintru.settings import raised_by_a_setting
 
@@ -35,6 +36,7 @@ def run_process(local_rank: int, *args) -> None:
     """
     from recbole.quick_start import quick_start  # noqa: F401  its patch sets __wrapped__
 
+    allocator.inherit()
     config = args[-1]["config_dict"]
     rank, ranks = config["offset"] + local_rank, config["world_size"]
     try:

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Optional
 
+from recbole_glintru import allocator
 from recbole_glintru.compat import tuning
 from recbole_glintru.launch.errors import UserError
 from recbole_glintru.search.space import Parameter
@@ -110,6 +111,7 @@ def _trial(
     scratch: str,
 ) -> None:
     """Run by a Ray worker: a function of the package, so that the worker imports the package."""
+    allocator.inherit()
     drawn = {parameter.name: parameter.plain(parameters[parameter.name]) for parameter in space}
     # RecBole overwrites CUDA_VISIBLE_DEVICES with gpu_id, by default 0: every trial would use the first GPU.
     drawn["gpu_id"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0") if gpus else ""
