@@ -27,4 +27,6 @@ def percent(value: Optional[float], sign: str = "+") -> str:
 def p(value: Optional[float]) -> str:
     if value is None:
         return "-"
+    if value < 1e-300:  # the smallest are rounded to zero
+        return "<1e-300"
     return f"{value:.3f}" if value >= 0.001 else f"{value:.0e}"

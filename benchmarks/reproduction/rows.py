@@ -163,8 +163,9 @@ def _counts(values: Iterable[int]) -> str:
 
 def _label(variant: grids.Variant) -> str:
     parts = [variant.label] if variant.value is None or variant.label == str(variant.value) else []
-    parts = parts or [variant.label, str(variant.value)]
-    return ", ".join(parts + [f"{key}={value}" for key, value in variant.own.items()])
+    label = ", ".join(parts or [variant.label, str(variant.value)])
+    own = ", ".join(f"{key}={value}" for key, value in variant.own.items())
+    return f"{label} ({own})" if own else label
 
 
 def _printed(name: str, protocol: str, variant: grids.Variant) -> dict[str, float]:

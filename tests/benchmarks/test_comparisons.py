@@ -20,7 +20,7 @@ def test_a_tuned_model_is_still_the_reference(place):
     write_made_up(place, beauty("GLINTRU", n_layers=2), 0.3)
     write_made_up(place, beauty("SASRec"), 0.25)
     text = write_report(place, "table2", own={"GLINTRU": {"n_layers": 2}})
-    assert "## GLINTRU, n_layers=2 against the others" in text and "Rank of 2," in text
+    assert "## GLINTRU (n_layers=2) against the others" in text and "Rank of 2," in text
     assert lines_of(text, "| SASRec | 1, 1 | +20.0 % |")
 
 
@@ -28,8 +28,15 @@ def test_a_tuned_ablation_has_its_reference_too(place):
     write_made_up(place, beauty("GLINTRU", dropout_prob=0.1), 0.3)
     write_made_up(place, beauty("GLINTRU", dropout_prob=0.1, use_gru=False), 0.25)
     text = write_report(place, "table9", own={"GLINTRU": {"dropout_prob": 0.1}})
-    assert "## default, dropout_prob=0.1 against the others" in text
-    assert lines_of(text, "| use_gru=False, dropout_prob=0.1 | 1, 1 | +20.0 % |")
+    assert "## default (dropout_prob=0.1) against the others" in text
+    assert lines_of(text, "| use_gru=False (dropout_prob=0.1) | 1, 1 | +20.0 % |")
+
+
+@pytest.mark.parametrize(
+    "value, shown", [(None, "-"), (0.5, "0.500"), (0.0002, "2e-04"), (1e-299, "1e-299"), (0.0, "<1e-300")]
+)
+def test_p_values_are_never_zero(value, shown):
+    assert markdown.p(value) == shown
 
 
 def test_margins_are_of_all_seeds_of_each(place):
