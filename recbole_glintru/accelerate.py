@@ -44,10 +44,12 @@ def accelerate(model, length_groups: Union[bool, str, grouping.Costs] = True):
         length_groups: the groups, as in `recbole_glintru.settings.length_groups`.
 
     Raises:
+        ValueError: `length_groups` is none of these.
         NotInvariant: on random histories and weights its scores, loss or gradients differ, or cannot be computed
             without the training data. The model is left as it was. Embedding rows of the padding item are checked
             with their current values, because training does not change them.
     """
+    length_groups = settings.length_groups({"length_groups": length_groups})
     plain = type(model)
     if isinstance(model, (NextItemRecommender, Accelerated)):
         return model

@@ -8,6 +8,7 @@ import random
 import numpy as np
 import pytest
 import torch
+from fakes import BASE, ItemTable, Settings
 from recbole.config import Config
 from recbole.data import create_dataset, data_preparation
 from recbole.data.interaction import Interaction
@@ -433,6 +434,25 @@ def test_rounding_is_told_from_a_dependence():
     assert padding_check._largest_difference([one], [one + 1e-4]) > padding_check.TOLERANCE
     assert not padding_check._largest_difference([one], [one * float("nan")]) <= padding_check.TOLERANCE
     assert padding_check._largest_difference([one], [one[:2]]) == float("inf")
+
+
+def test_a_wide_recurrent_model_is_accepted():
+    """Its perturbed weights must not make it chaotic, or rounding would look like a dependence."""
+    own = {"embedding_size": 8, "hidden_size": 768, "num_layers": 1, "dropout_prob": 0.0, "MAX_ITEM_LIST_LENGTH": 100}
+    model = get_model("GRU4Rec")(Settings({**BASE, **own, "loss_type": "CE"}), ItemTable(30))
+    assert isinstance(accelerate(model), Accelerated)
+
+
+@pytest.mark.parametrize("given", [(7, 3), [7, 3], Costs(7.0, 3.0)])
+def test_the_groups_of_the_function_are_those_of_the_key(case, given):
+    assert accelerate(case("GRU4Rec").model, given)._acceleration.length_groups == Costs(7.0, 3.0)
+
+
+def test_groups_that_do_not_exist_are_refused(case):
+    model = case("GRU4Rec").model
+    with pytest.raises(ValueError, match="length_groups='mesured': must be True, False, measured, or two"):
+        accelerate(model, "mesured")
+    assert not isinstance(model, Accelerated)
 
 
 # ------------------------------------------------------------------------------------------------------- inside RecBole

@@ -228,12 +228,13 @@ def test_can_be_copied(name):
 def test_a_default_device_of_the_users_changes_nothing(name):
     """`torch.set_default_device`: what the operations need beside their inputs is where these are."""
     model, rows = build(name, **without_chance(name)), batch()
-    expected = model.calculate_loss(rows).detach(), model.eval().full_sort_predict(rows).detach()
+    loss = model.calculate_loss(rows).detach()
+    expected = loss, model.eval().full_sort_predict(rows).detach(), model.predict(rows).detach()
     with torch.device("meta"):
-        scores = model.full_sort_predict(rows)
+        scores, own = model.full_sort_predict(rows), model.predict(rows)
         loss = model.train().calculate_loss(rows)
         loss.backward()
-    assert torch.equal(loss, expected[0]) and torch.equal(scores, expected[1])
+    assert all(map(torch.equal, (loss, scores, own), expected))
 
 
 @pytest.mark.parametrize("name, loss_type", each_loss())

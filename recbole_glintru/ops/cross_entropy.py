@@ -33,7 +33,7 @@ def catalogue_cross_entropy_reference(state: Tensor, weight: Tensor, bias: Optio
         A scalar.
 
     Raises:
-        IndexError: on a CPU, a target is not one of the V items. On a GPU a device-side assertion fails instead.
+        IndexError, RuntimeError: on a CPU, a target is not one of the V items. On a GPU an assertion fails instead.
     """
     return F.cross_entropy(F.linear(state, weight, bias), target)
 

@@ -18,7 +18,7 @@ def distinct_rows(columns: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """
     rows = torch.cat([column.unsqueeze(-1).flatten(1) for column in columns], dim=1)
     generator = torch.Generator().manual_seed(0)
-    factors = torch.randint(-(2**62), 2**62, (rows.shape[1],), generator=generator, dtype=torch.int64)
+    factors = torch.randint(-(2**62), 2**62, (rows.shape[1],), generator=generator, dtype=torch.int64, device="cpu")
     keys = (rows * factors.to(rows.device)).sum(dim=1)  # overflow wraps around, which is fine for a hash
     first, inverse = _first_of_each(keys)
     if not torch.equal(rows[first][inverse], rows):
