@@ -147,6 +147,8 @@ def changes(words: dict[str, str]) -> tuple[dict[str, Any], dict[str, dict[str, 
         model, dot, of_model = key.partition(".")
         if dot:
             models(model)
+            if of_model == "seed":
+                raise UserError(f"--{key}={word}: the seeds are those of all models: --seed, --seeds.")
             own.setdefault(model, {})[of_model] = _value(word)
         else:
             for_all[key] = _value(word)

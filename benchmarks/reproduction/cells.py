@@ -118,7 +118,8 @@ class Store:
         """The seeds of all results, finished or not, that differ from this cell only in the seed."""
         stem = of.name[: -len(str(of.seed))]
         files = self.file(of).parent.glob(f"{stem}*.json")
-        return sorted({int(file.name[len(stem) :].partition(".")[0]) for file in files})
+        seeds = {file.name[len(stem) :].partition(".")[0] for file in files}
+        return sorted(int(seed) for seed in seeds if seed.isdecimal())  # not a file that somebody has set aside
 
     def read(self, of: Cell, partial: bool = False) -> Optional[Result]:
         """The result of a cell, or None; with `partial`, possibly that of an unfinished training.

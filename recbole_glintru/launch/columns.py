@@ -75,6 +75,7 @@ def _types(config, file: Path) -> dict[str, str]:
     try:
         with open(file, encoding=encoding) as text:
             header = text.readline().rstrip("\n")
+            row = next((line.rstrip("\n") for line in text if line.strip()), "")
             while text.read(1 << 20):
                 pass
     except (UnicodeError, LookupError) as error:
@@ -90,6 +91,12 @@ def _types(config, file: Path) -> dict[str, str]:
                 f"field_separator={separator!r}: {file} has a column {':'.join(column)!r}: must be NAME:TYPE, "
                 f"with one of the types {', '.join(TYPES)}."
             )
+    values = row.count(separator) + 1
+    if values > len(columns) and '"' not in row:  # pandas would take the first value for the name of the row
+        raise UserError(
+            f"field_separator={separator!r}: the first row of {file} has {values} values, but the header has "
+            f"{len(columns)} columns."
+        )
     return dict(columns)
 
 

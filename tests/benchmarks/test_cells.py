@@ -128,3 +128,12 @@ def test_an_unfinished_trainings_result_stands_in_until_it_has_ended(place):
     place.store.write(fraction, Result({"settings": fraction.settings(), "partial": True}, ranks))
     assert place.store.read(fraction, partial=True).ranks.keys() == {"fixed"}
     assert place.store.read(replace(fraction, seed=1), partial=True) is None
+
+
+def test_a_result_that_was_set_aside_has_no_seed(tmp_path):
+    store, one = cells.Store(tmp_path), cells.cell("amazon-beauty", "amazon-beauty", "GLINTRU", 666)
+    for seed in ("666", "667", "666-old", "3,use_gru=False,seed=666"):
+        file = store.file(one).with_name(f"GLINTRU,seed={seed}.json")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("{}")
+    assert store.seeds(one) == [666, 667]

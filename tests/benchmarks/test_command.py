@@ -89,6 +89,7 @@ def _is_locked(folder):
         (["table2", "--models=GLINTRUE"], "Did you mean GLINTRU"),
         (["table2", "--models="], "--models: names no model"),
         (["table2", "--values=3"], "--values=3: table2 does not vary a number"),
+        (["table2", "--GLINTRU.seed=3"], "--GLINTRU.seed=3: the seeds are those of all models"),
         (["figure3", "--values=3,x"], "--values=3,x: must be positive whole numbers"),
         (["table2", "--seeds=0"], "--seeds=0: must be at least 1"),
         (["table2", "--jobs=0"], "--jobs=0: must be at least 1"),

@@ -211,3 +211,16 @@ def test_numbers_that_are_none(workplace, capsys):
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("error: ") and f"{file}: " in error and " convert " in error
     assert error.endswith("Columns of type float must have numbers; they are timestamp.")
+
+
+@pytest.mark.parametrize("row, values", [("a\tb\t1\t", 4), ("a\tb\t5\t1", 4), ("\na\tb\t1\t\t", 5)])
+def test_rows_with_more_values_than_columns(workplace, launch, capsys, row, values):
+    """pandas would take the first value for the name of the row, and the users for items."""
+    file = write(workplace, "own.inter", HEADER + 5 * f"{row}\n")
+    error = fails(capsys, launch("--model=GLINTRU", "--dataset=own"))
+    assert f"the first row of {file} has {values} values, but the header has 3 columns." in error
+
+
+def test_a_separator_in_quotes_is_no_value(workplace, launch):
+    write(workplace, "own.inter", HEADER + '"a\tc"\tb\t1\n')
+    assert launch("--model=GLINTRU", "--dataset=own").ran
