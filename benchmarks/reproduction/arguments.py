@@ -123,6 +123,21 @@ def models(text: Optional[str]) -> Optional[list[str]]:
     return named
 
 
+def check_models(table: str, chosen: Optional[list[str]], own: dict[str, dict[str, Any]]) -> None:
+    """Check that the table has the models that are chosen, and those with settings of their own.
+
+    Raises:
+        UserError: it does not.
+    """
+    kind = grids.EXPERIMENTS[table].kind
+    if chosen and kind not in ("models", "width"):
+        raise UserError(f"--models={','.join(chosen)}: {table} does not compare models that can be chosen.")
+    reported = {variant.model for variant in grids.variants(table, chosen)} | {*(grids.ALL if kind == "models" else ())}
+    for model, settings in own.items():
+        if model not in reported:
+            raise UserError(f"--{model}.{next(iter(settings))}: {table} does not have {model}.")
+
+
 def values(text: Optional[str], table: str) -> Optional[list[int]]:
     """The numbers in `--values`, each once; None if it is not given."""
     if text is None:
@@ -155,6 +170,17 @@ def changes(words: dict[str, str]) -> tuple[dict[str, Any], dict[str, dict[str, 
     return for_all, own
 
 
+def check_mixing(cell: Cell) -> None:
+    """Check that a cell has mixing weights.
+
+    Raises:
+        UserError: it does not, because one of the two experts is missing.
+    """
+    for key in ("use_gru", "use_linear_attention"):
+        if not dict(cell.changes).get(key, True):
+            raise UserError(f"--{key}=False: there are no mixing weights without both experts.")
+
+
 def _value(text: str) -> Any:
     """Parse a number or a truth value; RecBole parses the rest."""
     try:
@@ -182,6 +208,7 @@ def check_settings(cells: list[Cell], words: dict[str, str], data_path: Optional
         with command_line([]), protocol.as_config_files(cell.protocol, model) as files:
             plain = merged_settings(model, cell.dataset, files)
             known |= {*plain.final_config_dict, *(key for keys in plain.parameters.values() for key in keys)}
+            known |= {*getattr(plain.model_class, "published_settings", {})}
             configs.append(merged_settings(model, cell.dataset, files, {**dict(cell.changes), **above}))
     for key in words:
         setting = key.partition(".")[2] or key

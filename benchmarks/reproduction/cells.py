@@ -4,6 +4,8 @@ import functools
 import hashlib
 import json
 import re
+import zipfile
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
@@ -13,7 +15,9 @@ import yaml
 
 from recbole_glintru import plugin
 from recbole_glintru.launch import protocol
+from recbole_glintru.launch.errors import UserError
 
+LONGEST_NAME = 220  # most file systems allow 255 bytes; prefixes and suffixes are added to a name
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 
 
@@ -42,8 +46,9 @@ class Cell:
     @property
     def name(self) -> str:
         """Readable, and valid as a file name: `GLINTRU,kernel_size=5,seed=666`."""
-        parts = [self.model, *(f"{key}={value}" for key, value in self.changes), f"seed={self.seed}"]
-        return re.sub(r"[^\w.,=+-]", "", ",".join(parts))
+        seed = f",seed={self.seed}"
+        changed = ",".join([self.model, *(f"{key}={value}" for key, value in self.changes)])
+        return file_name(changed, LONGEST_NAME - len(seed)) + seed
 
     def settings(self) -> dict[str, Any]:
         """All settings of the cell that override RecBole's and the model's own defaults."""
@@ -56,6 +61,38 @@ class Cell:
         """
         text = json.dumps([self.dataset, self.model, self.settings()], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def file_name(text: str, most: int = LONGEST_NAME) -> str:
+    """The text without what file names should not contain; if it is too long, its end is replaced by a digest."""
+    name = re.sub(r"[^\w.,=+-]", "", text)
+    if len(name.encode()) <= most:
+        return name
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return f"{name.encode()[: most - 9].decode(errors='ignore')},{digest}"
+
+
+def load_json(file: Path) -> dict[str, Any]:
+    """Read a file that this package has written.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{file} is damaged: {error}. Remove it.") from None
+
+
+def own_names(model: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings by the model's own names, where some have the authors' names, as `dropout_prob` for GLINTRU.
+
+    They are of one level: where both names are among them, the model's own counts.
+    """
+    from recbole.utils import get_model
+
+    published = getattr(get_model(model), "published_settings", {})
+    return {published.get(key, key): settings.get(published.get(key, key), value) for key, value in settings.items()}
 
 
 def cell(dataset: str, protocol_name: str, model: str, seed: int, changes: Optional[dict[str, Any]] = None) -> Cell:
@@ -126,19 +163,23 @@ class Store:
 
         Raises:
             Stale: it was run with other settings.
+            UserError: a file of it is damaged.
         """
         file = self.file(of)
         if partial and not file.is_file():
             file = self.file(of, partial=True)
         if not file.is_file():
             return None
-        record = json.loads(file.read_text(encoding="utf-8"))
+        record = load_json(file)
         check_settings(file, of, record)
         ranks = file.with_suffix(".npz")
         if not ranks.is_file():
             return Result(record)
-        with np.load(ranks) as arrays:
-            return Result(record, {reading: arrays[reading] for reading in arrays.files})
+        try:
+            with np.load(ranks) as arrays:
+                return Result(record, {reading: arrays[reading] for reading in arrays.files})
+        except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise UserError(f"{ranks} is damaged: {error}. Remove it and {file.name}.") from None
 
     def write(self, of: Cell, result: Result) -> None:
         """Write a result completely or not at all: the JSON file, which marks a cell as done, is written last."""

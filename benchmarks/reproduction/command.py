@@ -76,7 +76,9 @@ def reproduce(options, words: dict[str, str]) -> int:
     experiment = grids.EXPERIMENTS[name]
     dataset = options.dataset or experiment.dataset
     applied = arguments.protocol_of(options.protocol, dataset)
-    variants = arguments.variants(name, arguments.models(options.models), arguments.values(options.values, name), own)
+    chosen = arguments.models(options.models)
+    arguments.check_models(name, chosen, own)
+    variants = arguments.variants(name, chosen, arguments.values(options.values, name), own)
     seeds = arguments.seeds(changes.pop("seed", protocol.settings(applied, variants[0].model)["seed"]), options.seeds)
     place = scheduling.Place(
         Store(Path(options.results)),
@@ -88,6 +90,8 @@ def reproduce(options, words: dict[str, str]) -> int:
     )
     # The first seed of every model comes before the second of any.
     cells = [one for seed in seeds for row in variants for one in grids.cells(row, dataset, applied, [seed], changes)]
+    if experiment.kind == "mixing":
+        arguments.check_mixing(cells[0])
     left = _run(cells, words, place, options)
     from reproduction import report
 

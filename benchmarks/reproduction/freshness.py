@@ -11,7 +11,7 @@ from typing import Any
 
 from recbole_glintru.launch.errors import UserError
 from reproduction import progress
-from reproduction.cells import Cell, Stale, Store, check_settings
+from reproduction.cells import Cell, Stale, Store, check_settings, load_json
 
 FOLDERS = ("data_path", "checkpoint_dir")  # belong to the machine, not to the cell
 SETTINGS = "settings.json"
@@ -50,7 +50,7 @@ def check_training(cell: Cell, folder: Path) -> None:
     file = folder / SETTINGS
     if not file.is_file():
         raise Stale(f"{folder} has epochs, but no {SETTINGS} that says what they were trained with.")
-    check_settings(folder, cell, json.loads(file.read_text(encoding="utf-8")))
+    check_settings(folder, cell, load_json(file))
 
 
 def check(cells: list[Cell], store: Store, scratch: Path, replace: bool) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
 
-from reproduction.cells import Cell, cell
+from reproduction.cells import Cell, cell, own_names
 
 PAPER = json.loads((Path(__file__).resolve().parent.parent / "paper_tables.json").read_text(encoding="utf-8"))
 METRICS = ("Recall@10", "MRR@10", "NDCG@10")
@@ -122,5 +122,6 @@ def cells(
     variant: Variant, dataset: str, protocol: str, seeds: list[int], changes: Optional[dict[str, Any]] = None
 ) -> list[Cell]:
     """A cell for each seed; `changes` are the user's, for every model."""
-    merged = {**(changes or {}), **variant.own, **variant.changes}
+    levels = (own_names(variant.model, level) for level in (changes or {}, variant.own, variant.changes))
+    merged = {key: value for level in levels for key, value in level.items()}
     return [cell(dataset, protocol, variant.model, seed, merged) for seed in seeds]

@@ -23,6 +23,7 @@ from recbole_glintru.launch import checks
 from recbole_glintru.launch.errors import UserError
 from recbole_glintru.layers.glintru_block import ExpertMixing
 from reproduction import surroundings
+from reproduction.cells import load_json
 
 
 class Interrupted(Exception):
@@ -44,7 +45,7 @@ def records(folder: Path) -> Optional[dict[str, Any]]:
     epoch = latest(folder)
     while epoch is not None:
         try:
-            return json.loads((epoch / "records.json").read_text(encoding="utf-8"))
+            return load_json(epoch / "records.json")
         except FileNotFoundError:
             before, epoch = epoch, latest(folder)
             if epoch == before:  # not replaced by the next one meanwhile
@@ -189,7 +190,7 @@ class Progress:
             shutil.rmtree(before)
 
     def _resume(self, epoch: Path) -> None:
-        self.records = json.loads((epoch / "records.json").read_text(encoding="utf-8"))
+        self.records = load_json(epoch / "records.json")
         torch.set_num_threads(self.records.setdefault("threads", torch.get_num_threads()))
         self.trainer.resume_checkpoint(epoch / "checkpoint.pth")
         self.trainer.saved_model_file = str(self.folder / "best.pth")

@@ -8,7 +8,7 @@ from typing import Any
 from measure.report import replace
 
 from reproduction import comparisons, figures, freshness, grids, progress
-from reproduction.cells import Cell, Stale
+from reproduction.cells import Cell, Stale, file_name
 from reproduction.freshness import folder_of
 from reproduction.markdown import number, percent, plus_minus, table
 from reproduction.rows import Row, batch_of, collect, other_data
@@ -103,7 +103,7 @@ def report_file(
     own = {f"{variant.model}.{key}": value for variant in variants for key, value in variant.own.items()}
     words = [f"{key}={value}" for settings in (changes, own) for key, value in sorted(settings.items())]
     words += [f"reading={reading}"] if reading != "fixed" else []
-    return Path(folder, re.sub(r"[^\w.,=+-]", "", ",".join([f"{name}-{dataset}", *words]) + ".md"))
+    return Path(folder, file_name(",".join([f"{name}-{dataset}", *words])) + ".md")
 
 
 def named_readings(row: Row) -> dict[str, str]:

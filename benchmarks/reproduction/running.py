@@ -3,7 +3,6 @@
 import contextlib
 import copy
 import datetime
-import json
 import os
 import statistics
 import time
@@ -20,7 +19,7 @@ from recbole_glintru.launch.configuration import command_line, merged_settings
 from recbole_glintru.launch.data import find_data
 from recbole_glintru.launch.errors import user_errors
 from reproduction import freshness, progress, surroundings
-from reproduction.cells import Cell, Result, Stale, Store
+from reproduction.cells import Cell, Result, Stale, Store, load_json
 from reproduction.freshness import folder_of
 from reproduction.histories_once import HistoriesOnce
 
@@ -80,7 +79,7 @@ def run(
 def _before(cell: Cell, store: Store) -> dict[str, Any]:
     """The previous record of a cell, if it is tested again."""
     file = store.file(cell)
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return load_json(file) if file.is_file() else {}
 
 
 def _train_and_test(cell, folder, configuration, stop, partial, before) -> Result:

@@ -22,6 +22,7 @@ def search(
     max_evals: Optional[int] = None,
     early_stop: int = 10,
     seed: int = 0,
+    finished: Callable[[dict[str, Any], dict[str, Any]], None] = lambda parameters, result: None,
 ) -> None:
     """Run `trial` with parameters from the space.
 
@@ -31,11 +32,12 @@ def search(
         max_evals: the most trials; by default all if exhaustive, otherwise 100.
         early_stop: the search ends after so many trials without a better one.
         seed: for drawing parameters.
+        finished: called with parameters and result of every trial that has not failed; its errors end the search.
 
     Raises:
         UserError: the first trials have all failed. A later failure ends only that trial.
     """
-    tuning = _Tuning(trial, space, algo=algo, max_evals=max_evals or 100, early_stop=early_stop)
+    tuning = _Tuning(trial, space, finished, algo=algo, max_evals=max_evals or 100, early_stop=early_stop)
     if algo == "exhaustive":  # RecBole has set it to the size of the space
         tuning.max_evals = min(math.prod(len(parameter.values) for parameter in space), max_evals or sys.maxsize)
     from hyperopt.exceptions import AllTrialsFailed
@@ -47,8 +49,8 @@ def search(
 class _Tuning(HyperTuning):
     """HyperTuning that continues after a failed trial."""
 
-    def __init__(self, trial, space, **options):
-        self._space, self._failures = space, 0
+    def __init__(self, trial, space, finished, **options):
+        self._space, self._finished, self._failures = space, finished, 0
         super().__init__(
             lambda parameters, files: trial(parameters),
             params_dict=for_hyper_tuning(space),
@@ -60,7 +62,7 @@ class _Tuning(HyperTuning):
 
         drawn = {parameter.name: parameter.plain(params[parameter.name]) for parameter in self._space}
         try:
-            return super().trial(drawn)
+            judged = super().trial(drawn)
         except Exception as error:
             self._failures += 1
             reason = f"{self.params2str(drawn)}: {type(error).__name__}: {error}"
@@ -68,6 +70,8 @@ class _Tuning(HyperTuning):
                 raise UserError(f"the first {FAILURES} trials failed, the last with {reason}") from error
             print(f"Trial failed: {reason}", file=sys.stderr)
             return {"loss": sys.float_info.max, "status": STATUS_FAIL}  # early stopping needs a number
+        self._finished(drawn, self.params2result[self.params2str(drawn)])
+        return judged
 
 
 @contextlib.contextmanager

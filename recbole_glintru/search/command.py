@@ -132,12 +132,15 @@ def run(options: argparse.Namespace, settings: dict[str, str]) -> Outcome:
 def _by_hyperopt(options, config, space, outcome: Outcome) -> None:
     from recbole_glintru.search import by_hyperopt
 
-    def trial(parameters):
-        result = run_trial(outcome.fixed, parameters)
-        outcome.add(parameters, result)
-        return result
-
-    by_hyperopt.search(trial, space, options.algo, options.max_evals, options.early_stop or 10, seed=config["seed"])
+    by_hyperopt.search(
+        lambda parameters: run_trial(outcome.fixed, parameters),
+        space,
+        options.algo,
+        options.max_evals,
+        options.early_stop or 10,
+        config["seed"],
+        finished=outcome.add,
+    )
 
 
 def _by_ray(options, config, space, outcome: Outcome) -> None:
@@ -206,8 +209,15 @@ def _check_files(**files) -> None:
     """Check that these files, by their options, can be written."""
     paths = {option: Path(file) for option, file in files.items() if file}
     for option, file in paths.items():
-        if not file.parent.is_dir() or file.is_dir():
-            raise UserError(f"--{option}={file}: {file.parent} is not a folder, or {file} is one.")
+        try:
+            if not file.parent.is_dir() or file.is_dir():
+                raise UserError(f"--{option}={file}: {file.parent} is not a folder, or {file} is one.")
+            is_new = not file.exists()
+            file.open("ab").close()
+            if is_new:
+                file.unlink()
+        except OSError as error:
+            raise UserError(f"--{option}={file}: cannot be written: {error.strerror}.") from None
     if len({file.resolve() for file in paths.values()}) < len(paths):
         named = ", ".join(f"--{option}={file}" for option, file in paths.items())
         raise UserError(f"{named}: must be different files.")

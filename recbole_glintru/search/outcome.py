@@ -8,6 +8,7 @@ from typing import Any, Optional
 import yaml
 
 from recbole_glintru.launch import protocol
+from recbole_glintru.launch.errors import user_errors
 from recbole_glintru.search.trial import Fixed
 
 
@@ -33,14 +34,19 @@ class Outcome:
         return choose(self.trials, key=lambda trial: trial[1]["best_valid_score"])
 
     def add(self, parameters: dict[str, Any], result: dict[str, Any]) -> None:
-        """Add a trial, and write both files."""
+        """Add a trial, and write both files.
+
+        Raises:
+            UserError: one cannot be written.
+        """
         from recbole.trainer import HyperTuning
 
         self.trials.append((parameters, result))
         by_name = {HyperTuning.params2str(tried): of_it for tried, of_it in self.trials}
-        HyperTuning.export_result(SimpleNamespace(params2result=by_name), str(self.output_file))
-        if self.best[0] is parameters:
-            self.best_file.write_text(self._best_settings(), encoding="utf-8")
+        with user_errors(OSError):
+            HyperTuning.export_result(SimpleNamespace(params2result=by_name), str(self.output_file))
+            if self.best[0] is parameters:
+                self.best_file.write_text(self._best_settings(), encoding="utf-8")
 
     def show(self, display_file: Optional[str]) -> None:
         """Print the best trial, and plot the scores into a file if one is named."""

@@ -1,13 +1,15 @@
 """`benchmarks/reproduce.py`: the results of cells, and the settings that they were run with."""
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from reproduce_cells import few, make_place  # first: it makes the benchmarks importable
-from reproduction import cells, freshness
+from reproduction import cells, freshness, grids, progress
 from reproduction.cells import RESULTS, Cell, Result, Stale, Store
+from reproduction.report import report_file
 
 from recbole_glintru.launch.errors import UserError
 
@@ -137,3 +139,54 @@ def test_a_result_that_was_set_aside_has_no_seed(tmp_path):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("{}")
     assert store.seeds(one) == [666, 667]
+
+
+def test_the_authors_names_of_settings_are_the_models_own():
+    """A level of settings may have both names, and so may two levels: the setting that counts is in the cell."""
+
+    def changes(model, for_all, **own):
+        (one,) = grids.cells(grids.Variant(model, model, own=own), "amazon-beauty", "amazon-beauty", [1], for_all)
+        return dict(one.changes)
+
+    assert changes("GLINTRU", {"dropout_prob": 0.3}) == {"embedding_dropout_prob": 0.3}
+    assert changes("GLINTRU", {"dropout_prob": 0.3}, embedding_dropout_prob=0.5) == {}  # the protocol's
+    assert changes("GLINTRU", {"embedding_dropout_prob": 0.6}, dropout_prob=0.4) == {"embedding_dropout_prob": 0.4}
+    for order in (1, -1):
+        both = dict([("dropout_prob", 0.3), ("embedding_dropout_prob", 0.6)][::order])
+        assert changes("GLINTRU", both) == {"embedding_dropout_prob": 0.6}
+    assert changes("GRU4Rec", {"dropout_prob": 0.3}) == {"dropout_prob": 0.3}
+
+
+def test_names_that_are_too_long_for_files(tmp_path):
+    """They keep model and seed, and differ if their changes differ."""
+    many = {f"setting_with_a_long_name_{number}": number for number in range(20)}
+    names = set()
+    for changes in (many, {**many, "setting_with_a_long_name_19": 20}):
+        one = cells.cell("few", "amazon-beauty", "GLINTRU", 667, changes)
+        store = Store(tmp_path)
+        store.write(one, Result({"settings": one.settings()}, {"fixed": np.zeros(1, np.uint8)}))
+        assert store.read(one) is not None and store.seeds(one) == [667]
+        assert one.name.startswith("GLINTRU,setting_with") and one.name.endswith(",seed=667")
+        names.add(one.name)
+    assert len(names) == 2
+    report = report_file(tmp_path, "table2", "few", many, [], "fixed")
+    report.touch()
+    assert report.name.startswith("table2-few,setting_with") and report.suffix == ".md"
+
+
+@pytest.mark.parametrize("suffix, damage", [(".json", b"{"), (".json", b"\xff"), (".npz", b""), (".npz", b"PK\3\4")])
+def test_a_damaged_result_is_named(place, suffix, damage):
+    one = few()
+    place.store.write(one, Result({"settings": one.settings()}, {"fixed": np.zeros(1, np.uint8)}))
+    file = place.store.file(one).with_suffix(suffix)
+    file.write_bytes(damage)
+    with pytest.raises(UserError, match=re.escape(f"{file} is damaged: ")):
+        place.store.read(one)
+
+
+def test_damaged_records_are_named(tmp_path):
+    (tmp_path / "epoch-3").mkdir()
+    file = tmp_path / "epoch-3" / "records.json"
+    file.write_text('{"epochs": [')
+    with pytest.raises(UserError, match=re.escape(f"{file} is damaged: ")):
+        progress.records(tmp_path)

@@ -65,12 +65,13 @@ def trials(monkeypatch):
         ([TEST_ONLY], "eval_args: split={'LS': 'test_only'}, eval_step=1, epochs=12: a search needs"),
         (["--tool=ray", "--gpu_id=1"], "gpu_id: Ray assigns the GPUs, see --gpus_per_trial."),
         (["--output_file=nowhere/a.result"], "--output_file=nowhere/a.result: nowhere is not a folder"),
+        (["--output_file=" + 300 * "a"], "--output_file=" + 300 * "a" + ": cannot be written: File name too long."),
         (["--display_file=."], "--display_file=.: . is not a folder, or . is one."),
         (["--output_file=a.yaml"], "--output_file=a.yaml, --best_file=a.yaml: must be different files."),
         (["--data_path=nowhere", "--dataset=own"], "no data for 'own': looked for"),
         (["--loss_type=MSE"], "loss_type='MSE': GLINTRU can be trained with"),
     ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+    ids=lambda value: " ".join(value)[:80] if isinstance(value, list) else "",
 )
 def test_mistakes(workplace, trials, capsys, arguments, message):
     assert command.main(arguments) == 2
@@ -205,6 +206,28 @@ def test_a_failing_trial_ends_alone(workplace, monkeypatch, capsys):
     assert command.main([params_file("n_layers choice [1, 2, 3]")]) == 0
     assert "Trial failed: n_layers:2: RuntimeError: out of memory" in capsys.readouterr().err
     assert "n_layers:2" not in Path("GLINTRU-ml-100k.result").read_text()
+
+
+def test_a_trial_that_cannot_be_written_ends_the_search(workplace, monkeypatch, capsys):
+    """It has not failed; with a full disk, say, all later ones would run in vain."""
+
+    def run(fixed, parameters):
+        seen.append(parameters)
+        Path("a.result").unlink(missing_ok=True)
+        Path("a.result").mkdir()
+        return made_up_result(0.5)
+
+    seen = []
+    monkeypatch.setattr(command, "run_trial", run)
+    assert command.main([params_file("n_layers choice [1, 2, 3]"), "--output_file=a.result"]) == 2
+    error = capsys.readouterr().err
+    assert "Trial failed" not in error and "error: [Errno" in error and "'a.result'" in error and len(seen) == 1
+
+
+def test_the_files_of_an_earlier_search_stay_if_the_next_one_is_a_mistake(workplace, trials):
+    Path("a.result").write_text("earlier")
+    assert command.main(["--output_file=a.result", "--data_path=nowhere", "--dataset=own"]) == 2
+    assert Path("a.result").read_text() == "earlier" and not Path("a.yaml").exists()
 
 
 def test_unread_settings_of_files_are_told(workplace, trials, capsys):
