@@ -26,7 +26,7 @@ def check(model, plain: type, accelerated: type) -> None:
     Raises:
         Differs: they differ, or something cannot be compared.
     """
-    with _prepared(model):
+    with _prepared(model), torch.device("cpu"):  # whatever default device the user has set
         training, scoring = _random_batches(model)
         compared = [
             _compare(model, plain, accelerated, _scores("predict", scoring), "scores"),

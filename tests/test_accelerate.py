@@ -321,6 +321,13 @@ def test_nothing_else_changes(case):
     assert type(model).__name__ == "GCSAN" and isinstance(model, get_model("GCSAN"))
 
 
+def test_a_default_device_of_the_users_is_no_obstacle(case):
+    """`torch.set_default_device`: the check makes its own tensors on the CPU."""
+    model = case("GRU4Rec").model
+    with torch.device("meta"):
+        assert isinstance(accelerate(model), Accelerated)
+
+
 def test_copies_and_pickles(case):
     """RecBole counts FLOPs on a copy."""
     made = case("GRU4Rec")

@@ -326,6 +326,13 @@ def test_multiply_adds_grow_with_the_rows(name):
     assert (model.multiply_adds(batch((5,), padded_to=5)) == one) or not model.length_invariant
 
 
+def test_multiply_adds_in_inference_mode():
+    model, rows = build("GLINTRU"), batch()
+    expected = model.multiply_adds(rows)
+    with torch.inference_mode():
+        assert model.multiply_adds(rows) == model.multiply_adds(batch()) == expected
+
+
 def test_counting_leaves_a_model_as_it_was():
     """In training, without item tables; a backend for GPUs alone is no obstacle."""
     model = build("GLINTRU").train()

@@ -154,6 +154,7 @@ class NextItemRecommender(SequentialRecommender):
         """Scores of every item for each history of a batch: `[B, V]`."""
         return self.score_all_items(self(*self.history(interaction)))
 
+    @torch.inference_mode(False)  # it would hide the products from the counter
     @torch.no_grad()
     def multiply_adds(self, interaction) -> float:
         """The number of multiply-adds of `predict` in matrix products for a batch: RecBole's "FLOPs".
