@@ -6,7 +6,9 @@ of the data set, first its settings for all models, then those for this one; the
 """
 
 import argparse
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Optional
 
 from recbole_glintru.compat.process_failures import SettingRefused
@@ -78,6 +80,7 @@ def run(options: argparse.Namespace, settings: dict[str, str]) -> Optional[dict[
         report_unread(config, given)
         with user_errors(ValueError):
             port = process_options.port(options, config)
+        _check_checkpoint_dir(config["checkpoint_dir"])
         find_data(config)
         from recbole.quick_start import run as run_by_recbole
 
@@ -99,3 +102,22 @@ def run(options: argparse.Namespace, settings: dict[str, str]) -> Optional[dict[
             if raised_by_a_setting(error):
                 raise UserError(str(error)) from None
             raise
+
+
+def _check_checkpoint_dir(folder: Any) -> None:
+    """Check that RecBole can write checkpoints, which it tries only after it has loaded the data.
+
+    Raises:
+        UserError: it cannot.
+    """
+    said = f"checkpoint_dir={folder!r}: must be a folder that can be written to, or made"
+    if not isinstance(folder, str):
+        raise UserError(f"{said}.")
+    path = Path(folder).absolute()
+    try:
+        existing = next(one for one in (path, *path.parents) if one.exists())
+        possible = existing.is_dir() and os.access(existing, os.W_OK)
+    except OSError as error:  # a name that is too long
+        raise UserError(f"{said}: {error.strerror}.") from None
+    if not possible:
+        raise UserError(f"{said}: {existing} is not.")

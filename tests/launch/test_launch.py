@@ -150,11 +150,15 @@ def test_several_processes_are_recboles_to_start(launch):
         (["--protocol=ml-1b"], "--protocol=ml-1b: must be one of none, amazon-beauty"),
         (["--metrics=['Luck']"], "no metric named 'Luck'"),
         (["--loss_type=MSE"], "loss_type='MSE'"),
+        (["--checkpoint_dir=broken.yaml/saved"], "checkpoint_dir='broken.yaml/saved': must be a folder that can be"),
+        (["--checkpoint_dir=" + 300 * "a"], "written to, or made: File name too long."),
+        (["--checkpoint_dir=3"], "checkpoint_dir=3: must be a folder"),
         (["--config_files='a.yaml"], "--config_files: 'a.yaml: No closing quotation"),
         (["--config_files=absent.yaml"], "cannot read absent.yaml: No such file"),
         (["--config_files=broken.yaml"], "broken.yaml is not YAML"),
         (["--config_files=empty.yaml"], "empty.yaml contains no settings"),
     ],
+    ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else "",
 )
 def test_mistakes_are_named(launch, capsys, tmp_path, arguments, named):
     (tmp_path / "broken.yaml").write_text("topk: [5\n")
