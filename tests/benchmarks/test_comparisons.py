@@ -25,11 +25,11 @@ def test_a_tuned_model_is_still_the_reference(place):
 
 
 def test_a_tuned_ablation_has_its_reference_too(place):
-    write_made_up(place, beauty("GLINTRU", dropout_prob=0.1), 0.3)
-    write_made_up(place, beauty("GLINTRU", dropout_prob=0.1, use_gru=False), 0.25)
-    text = write_report(place, "table9", own={"GLINTRU": {"dropout_prob": 0.1}})
-    assert "## default (dropout_prob=0.1) against the others" in text
-    assert lines_of(text, "| use_gru=False (dropout_prob=0.1) | 1, 1 | +20.0 % |")
+    write_made_up(place, beauty("GLINTRU", mix_dropout_prob=0.1), 0.3)
+    write_made_up(place, beauty("GLINTRU", mix_dropout_prob=0.1, use_gru=False), 0.25)
+    text = write_report(place, "table9", own={"GLINTRU": {"mix_dropout_prob": 0.1}})
+    assert "## default (mix_dropout_prob=0.1) against the others" in text
+    assert lines_of(text, "| use_gru=False (mix_dropout_prob=0.1) | 1, 1 | +20.0 % |")
 
 
 @pytest.mark.parametrize(

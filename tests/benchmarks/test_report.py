@@ -308,7 +308,12 @@ def test_dots_of_an_ablation(place):
 
 
 def test_without_matplotlib_a_line_says_how_to_get_it(place, monkeypatch, capsys):
-    monkeypatch.setattr(figures.importlib.util, "find_spec", lambda name: None if name == "adjustText" else name)
+    find = figures.importlib.util.find_spec
+
+    def found(name, *package):
+        return None if name == "adjustText" else find(name, *package)
+
+    monkeypatch.setattr(figures.importlib.util, "find_spec", found)
     write_made_up(place, beauty("GLINTRU"), 0.3)
     assert "![" not in write_report(place, "table2")
     assert capsys.readouterr().err == "no picture without adjustText: pip install '.[bench]'\n"
