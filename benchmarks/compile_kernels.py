@@ -3,8 +3,9 @@
     python benchmarks/compile_kernels.py                    # Hopper
     python benchmarks/compile_kernels.py --capability 80    # Ampere
 
-Needs Triton, but no GPU. Registers are those of one thread; the stack is registers that spill to memory; a question
-mark means that this Triton comes without the tool that reports it.
+Needs Triton, but no GPU. Registers are those of one thread; the stack is registers that spill to memory; copies are
+instructions that load what a loop needs next, while it computes. A question mark means that this Triton comes without
+the tool that reports it.
 """
 
 import argparse
@@ -38,11 +39,13 @@ def compile_kernel(kernel, types: dict, constants: dict, capability: int = 90, *
 
 
 def resources(compiled) -> dict[str, Union[int, str]]:
-    """Registers of a thread, bytes that spill, bytes of shared memory, and the kinds of matrix instructions."""
-    wide, narrow = (compiled.asm["ptx"].count(name) for name in ("wgmma.mma_async", "mma.sync"))
+    """Registers of a thread, spilled bytes, bytes of shared memory, kinds of matrix instructions, pipelined copies."""
+    names = ("wgmma.mma_async", "mma.sync", "cp.async.c")  # .ca or .cg; others wait for copies
+    wide, narrow, copies = (compiled.asm["ptx"].count(name) for name in names)
     registers, stack = _registers_and_stack(compiled.asm["cubin"])
     shared = compiled.metadata.shared
-    return {"registers": registers, "stack": stack, "shared": shared, "wgmma": wide, "mma": narrow}
+    used = {"registers": registers, "stack": stack, "shared": shared}
+    return {**used, "wgmma": wide, "mma": narrow, "copies": copies}
 
 
 def _registers_and_stack(cubin):
@@ -89,21 +92,17 @@ def conv_cases():
                 integers = {"steps": "*i64", "ranks": "*i64", "lengths": "*i64", "count": "i32", "share": "i32"}
                 tensors = {**dict.fromkeys(("x", "taps", "y", "grad_y"), f"*{short}"), "biases": "*fp32"}
                 whole = triton_convolution.summing_constants(d, d, k)
-                cases = [("tap_gradients", triton_convolution.tap_gradients, whole, whole["ACROSS"])]
+                options = triton_convolution.summing_options(whole)
+                cases = [("tap_gradients", triton_convolution.tap_gradients, whole, options)]
                 for turned in (False, True):
                     constants = triton_convolution.constants(d, d, k, getattr(torch, name), turned, bias=not turned)
                     case = "convolve, turned," if turned else "convolve"
-                    cases.append((case, triton_convolution.convolve, constants, constants["COLUMNS"]))
-                for case, kernel, constants, columns in cases:
+                    options = {"num_warps": triton_convolution.warps(constants["COLUMNS"])}
+                    cases.append((case, triton_convolution.convolve, constants, options))
+                for case, kernel, constants, options in cases:
                     types = {**tensors, "partial": "*fp32", **integers}
                     types = {argument: kind for argument, kind in types.items() if argument in kernel.arg_names}
-                    yield (
-                        f"{case} d={d} k={k} {name}",
-                        kernel,
-                        types,
-                        constants,
-                        {"num_warps": triton_convolution.warps(columns)},
-                    )
+                    yield f"{case} d={d} k={k} {name}", kernel, types, constants, options
 
 
 def scan_cases():
@@ -165,7 +164,7 @@ def main():
         arguments.capability = 10 * torch.cuda.get_device_capability()[0] + torch.cuda.get_device_capability()[1]
     limit = SHARED_MEMORY.get(arguments.capability)
     failed = []
-    print("| kernel | registers | stack | shared memory | wgmma | mma |\n|---|---|---|---|---|---|")
+    print("| kernel | registers | stack | shared memory | wgmma | mma | copies |\n|---|---|---|---|---|---|---|")
     names = [name for name in all_cases(arguments.capability) if arguments.only in name]
     for name, found in compile_all(names, arguments.capability, arguments.jobs):
         if isinstance(found, str):

@@ -9,8 +9,10 @@
 #
 # Results are in benchmarks/results/, or in $RESULTS, and are written as they come: what is cut off keeps what it has.
 # The parts come in the order of their worth, each with a most of its own; what no time is left for is named at the end.
-# Installs nothing and needs no network: PyTorch with CUDA, Triton, pytest and RecBole (its dependencies may be missing,
-# Ray among them) are there, or in wheels that are unpacked on PYTHONPATH. Ends with an error if a check fails.
+# What the tests of the kernels say is there too; of the rest keep the output (`2>&1 | tee gpu.log`).
+# Installs nothing and needs no network: PyTorch with CUDA, Triton, pytest and RecBole with what it imports (colorlog,
+# texttable and others; not Ray) are there, or in wheels that are unpacked on PYTHONPATH. Ends with an error if a check
+# fails.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
@@ -44,7 +46,7 @@ part() { # part <name> <most seconds> <command ...>: at most that long, and neve
         echo "== $name: no time left" && failed+=("$name (no time)") && return 1
     fi
     echo "== $name"
-    timeout --signal=INT --kill-after=8 "$most" "$@"
+    timeout --signal="${signal:-INT}" --kill-after=8 "$most" "$@"
     status=$?
     echo "== $name: $((SECONDS - begin)) s"
     [ $status -eq 0 ] || failed+=("$name (status $status)")
@@ -74,16 +76,18 @@ import torch
 if not torch.cuda.is_available():
     sys.exit("no CUDA device: this script measures one; the kernels' tests run without, see test_triton_*.py in tests/ops")
 import numpy
-import recbole
+import recbole.quick_start
 import triton
+
+import recbole_glintru
 
 print(f"{torch.cuda.get_device_name()}; Python {sys.version.split()[0]}, PyTorch {torch.__version__}, "
       f"Triton {triton.__version__}, NumPy {numpy.__version__}, RecBole {recbole.__version__}")
 CHECK
 
 check_kernels() { # in as many processes as there are cores, for most of the time is compilation
-    local flags=(-q -p no:cacheprovider -p recbole_glintru) shards i pids=() status=0
-    "$python" -m pytest "${flags[@]}" --collect-only tests/ops/gru/test_triton_gru.py \
+    local flags=(-p no:cacheprovider -p recbole_glintru) shards i pids=() status=0
+    "$python" -m pytest -q "${flags[@]}" --collect-only tests/ops/gru/test_triton_gru.py \
         tests/ops/convolution/test_triton_convolution.py tests/ops/scan/test_triton_scan.py \
         tests/ops/test_triton_training.py tests/ops/test_cross_entropy.py tests/ops/test_embedding_gradients.py \
         tests/ops/histories/test_host_lengths.py tests/test_device_data.py >"$work/collected" 2>&1 ||
@@ -97,7 +101,7 @@ check_kernels() { # in as many processes as there are cores, for most of the tim
     for ((i = 0; i < shards; i++)); do
         awk -v n="$shards" -v i="$i" 'NR % n == i' "$work/tests" >"$work/shard$i"
         [ -s "$work/shard$i" ] || continue
-        xargs -d '\n' -a "$work/shard$i" "$python" -m pytest "${flags[@]}" >"$work/log$i" 2>&1 &
+        xargs -d '\n' -a "$work/shard$i" "$python" -m pytest -v --tb=short "${flags[@]}" >"$work/log$i" 2>&1 &
         pids+=($!)
     done
     for i in "${pids[@]}"; do wait "$i" || status=1; done
@@ -108,8 +112,11 @@ export -f check_kernels
 # Kernels are compiled in all processes at once, before anything is timed.
 part "compiling" 75 "$python" benchmarks/fill_cache.py
 if [ -z "$data" ]; then
-    part "tests of the kernels" 100 bash -c check_kernels || grep -hE '^(E  |FAILED|ERROR)' "$work"/log* | head -n 60
-    cat "$work"/log* 2>/dev/null | grep -E '(passed|failed|skipped).* in ' # of each process
+    # TERM: what is started with & ignores INT, and would go on beside the measurements.
+    signal=TERM part "tests of the kernels" 100 bash -c check_kernels ||
+        grep -hE '^(E  |FAILED|ERROR)|::.* (FAILED|ERROR)' "$work"/log* | head -n 60
+    mkdir -p "$results" && cat "$work"/log* >"$results/gpu-tests.log" 2>/dev/null
+    grep -hE '(passed|failed|skipped).* in ' "$results/gpu-tests.log" # of each process
 fi
 efficiency=("$python" benchmarks/efficiency.py --device cuda --output "$results")
 kernels=("$python" benchmarks/kernels.py --output "$results")

@@ -36,7 +36,6 @@ from recbole_glintru.ops.convolution.reference import convolution_reference
 from recbole_glintru.ops.gru import triton_guard as gru_guard
 from recbole_glintru.ops.histories import host_lengths
 from recbole_glintru.ops.layouts.compact import Compact
-from recbole_glintru.ops.layouts.padded import Padded
 from recbole_glintru.ops.scan import mamba_guard
 from recbole_glintru.ops.scan import triton_guard as scan_guard
 from recbole_glintru.ops.scan.selective_scan import selective_scan_last
@@ -65,22 +64,26 @@ def agreement(options):
 
 
 def gru(options):
-    """The fused GRU compared with cuDNN's, at the true lengths; cuDNN computes every row up to the longest one."""
+    """The fused GRU compared with cuDNN's, at the true lengths; cuDNN computes every row up to the longest one.
+
+    Each on the layout that the model has for it: the kernels' has real positions alone.
+    """
     for name in WIDTHS:
         lengths, longest, d = true_lengths(name, options)
-        layout = Padded(lengths, longest)
+        layout = Compact(lengths, longest)
         x = torch.randn(len(lengths), longest, d, device=options.device)
         weights = [torch.randn(3 * d, d, device=options.device) * d**-0.5 for _ in range(2)]
         # A product for the input and one for the state, and twice as many backward, for the real positions alone.
         operations = 3 * 2 * 2 * 3 * d * d * int(lengths.sum())
+        padded, real = (x, *weights), (layout.arrange(x), *weights)
         actions = {}
         for kind, dtype in TYPES.items():
-            actions[f"cuDNN, {kind}"] = (_cudnn, dtype, {})
-            actions[f"kernels, {kind}"] = (_fused, dtype, {})
+            actions[f"cuDNN, {kind}"] = (_cudnn, padded, dtype, {})
+            actions[f"kernels, {kind}"] = (_fused, real, dtype, {})
             for tile in TILES if options.sweep else ():
                 label = f"kernels, {kind}, {tile[0]} rows, {tile[1]} warps"
-                actions[label] = (_fused, dtype, {"rows": tile[0], "warps": tile[1]})
-        rows = _measured(actions, options, (x, *weights), layout, operations)
+                actions[label] = (_fused, real, dtype, {"rows": tile[0], "warps": tile[1]})
+        rows = _measured(actions, options, layout, operations)
         title = f"GRU, {name} shape: {len(lengths)} rows of at most {longest}, mean {lengths.float().mean():.1f}, d={d}"
         yield title, _header("GRU", "cuDNN"), rows
 
@@ -108,10 +111,14 @@ def _tile(rows=None, warps=None):
         triton_gru.launch = plain
 
 
-def _measured(actions, options, tensors, layout, operations):
-    """Rows: forward pass, step, ratios to the first one of the same type, memory, rate, share of the ceiling."""
+def _measured(actions, options, layout, operations):
+    """Rows: forward pass, step, ratios to the first one of the same type, memory, rate, share of the ceiling.
+
+    Args:
+        actions: label -> function, its tensors, the type of products, the tile.
+    """
     rows, reference = [], {}
-    for label, (function, dtype, tile) in actions.items():
+    for label, (function, tensors, dtype, tile) in actions.items():
         own = [tensor.clone().requires_grad_() for tensor in tensors]
         try:
             with _tile(**tile):
@@ -164,10 +171,10 @@ def convolution(options):
         operations = 3 * 2 * TAPS * d * d * len(x)
         actions = {}
         for kind, dtype in TYPES.items():
-            actions[f"PyTorch, {kind}"] = (_plain_convolution, dtype, {})
-            actions[f"kernels, {kind}"] = (_fused_convolution, dtype, {})
+            actions[f"PyTorch, {kind}"] = (_plain_convolution, (x, taps, biases), dtype, {})
+            actions[f"kernels, {kind}"] = (_fused_convolution, (x, taps, biases), dtype, {})
         with tensor_cores.tf32_products(x):  # for both sides
-            rows = _measured(actions, options, (x, taps, biases), layout, operations)
+            rows = _measured(actions, options, layout, operations)
         title = f"Convolution, {name} shape: {len(x)} positions of {len(lengths)} histories, {TAPS} taps, d={d}"
         yield title, _header("convolution", "PyTorch"), rows
 
@@ -207,9 +214,9 @@ def scan(options):
                     u, delta, -A, B, C, host_lengths.shifted(lengths, -1), skip, z, bias, True, backend
                 )
 
-            actions[backend] = (run, torch.float32, {})
+            actions[backend] = (run, (u, delta, A, B, C, z, skip, bias), torch.float32, {})
         operations = 3 * 6 * channels * states * int(lengths.sum())
-        rows = _measured(actions, options, (u, delta, A, B, C, z, skip, bias), lengths, operations)
+        rows = _measured(actions, options, lengths, operations)
         title = f"Selective scan, {name} shape: {len(lengths)} rows of at most {longest}, D={channels}, N={states}"
         yield title, _header("scan", "torch"), rows
 

@@ -289,9 +289,9 @@ def test_what_the_gpu_alone_takes_may_be_unknown(monkeypatch):
     times = [timing.Times(None, 4e-3), timing.Times(1e-3, 2e-3)]
     monkeypatch.setattr(kernels, "_times_and_peak", lambda *_: (times[0], times.pop(0), 5.0))
     monkeypatch.setattr(kernels, "_tile", contextlib.nullcontext)
-    actions = {name: (print, torch.float32, {}) for name in ("torch", "triton")}
+    actions = {name: (print, (), torch.float32, {}) for name in ("torch", "triton")}
     made = SimpleNamespace(device=GPU, ceilings={torch.float32: 1e12})
-    first, second = kernels._measured(actions, made, (), None, 1e8)
+    first, second = kernels._measured(actions, made, None, 1e8)
     assert first == ["torch", "", "4", "", "4", "", "1", "5", "", ""]
     assert second == ["triton", "1", "2", "1", "2", "", "2", "5", "0.1", "10.0 %"]
 
@@ -301,11 +301,27 @@ def test_scans_know_their_lengths_on_the_host(monkeypatch):
     monkeypatch.setattr(kernels, "selective_scan_last", lambda *of: known.append(of[5]) or of[0].sum())
     made = SimpleNamespace(device=torch.device("cpu"), small=True, batch_size=20, ceilings={})
     monkeypatch.setattr(
-        kernels, "_measured", lambda actions, _, tensors, lengths, __: actions["torch"][0](*tensors, lengths, None)
+        kernels,
+        "_measured",
+        lambda actions, _, lengths, __: actions["torch"][0](*actions["torch"][1], lengths, None),
     )
     list(kernels.scan(made))
     assert len(known) == 2 and all(map(kernels.host_lengths.are_known, known))
     assert all((kernels.host_lengths.of(last) == last.numpy()).all() for last in known)
+
+
+def test_the_gru_is_measured_on_the_layouts_that_the_model_has(monkeypatch):
+    """cuDNN's on padded rows, the kernels' on real positions alone."""
+    seen = []
+    monkeypatch.setattr(kernels, "_measured", lambda actions, _, layout, __: seen.append((actions, layout)))
+    made = SimpleNamespace(device=torch.device("cpu"), small=True, batch_size=20, ceilings={}, sweep=False)
+    list(kernels.gru(made))
+    assert len(seen) == 2
+    for actions, layout in seen:
+        cudnn, own = (actions[f"{name}, {next(iter(kernels.TYPES))}"] for name in ("cuDNN", "kernels"))
+        rows, longest, d = cudnn[1][0].shape
+        assert own[1][0].shape == (len(layout.ranks), d)
+        assert rows == len(layout.lengths) and len(layout.ranks) == layout.lengths.sum() < rows * longest
 
 
 @pytest.mark.slow
@@ -324,7 +340,7 @@ PYTHON = """#!/usr/bin/env bash
 echo "$*" >>"$CALLS"
 case "$*" in
     *--collect-only*) printf '%s\\n' tests/test_triton_{gru,convolution,scan}.py::test_x[a-1] ;;
-    *pytest*) echo "1 passed in 0.1s" ;;
+    "-m pytest"*) [ -z "${HANGS:-}" ] || exec sleep "$HANGS"; echo "1 passed in 0.1s" ;;
     *--growth*length*) sleep "${SLOW:-0}" ;;
 esac
 """
@@ -340,7 +356,8 @@ def gpu_script(tmp_path):
 
     def call(*words, **environment):
         calls.write_text("")
-        environment = {**os.environ, "PYTHON": str(python), "CALLS": str(calls), **environment}
+        given = {"PYTHON": str(python), "CALLS": str(calls), "RESULTS": str(tmp_path / "results")}
+        environment = {**os.environ, **given, **environment}
         command = ["bash", str(ROOT / "benchmarks" / "gpu.sh"), *words]
         run = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
         return run, calls.read_text().splitlines()
@@ -348,14 +365,30 @@ def gpu_script(tmp_path):
     return call
 
 
-def test_parts_come_in_the_order_of_their_worth(gpu_script):
+def test_parts_come_in_the_order_of_their_worth(gpu_script, tmp_path):
     run, calls = gpu_script()
     assert run.returncode == 0, run.stderr
     order = ["fill_cache", "--collect-only", "--parts agreement", "--shape ml-1m --budget", "--shape beauty --budget",
              "--growth layers", "--growth length", "--bfloat16", "--parts tail", "compile_kernels"]  # fmt: skip
     places = [next(i for i, call in enumerate(calls) if what in call) for what in order]
     assert places == sorted(places)
-    assert "passed in" in run.stdout
+    assert "passed in" in run.stdout and "1 passed in" in (tmp_path / "results" / "gpu-tests.log").read_text()
+
+
+@pytest.mark.slow
+def test_tests_of_the_kernels_that_hang_do_not_outlive_their_time(gpu_script):
+    """They would go on beside what is measured. A sleep of an odd number of seconds is easily found."""
+    run, _ = gpu_script(HANGS="4321.5", SECONDS_LEFT="12")
+    assert run.returncode == 1 and "tests of the kernels (status 124)" in run.stderr
+    left = [file for file in Path("/proc").glob("[0-9]*/cmdline") if b"4321.5" in _content(file)]
+    assert not left
+
+
+def _content(file):
+    try:
+        return file.read_bytes()
+    except OSError:  # the process has ended
+        return b""
 
 
 @pytest.mark.slow

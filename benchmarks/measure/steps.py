@@ -1,6 +1,7 @@
 """A training step of GLINT-RU on a GPU: its time, whether launches bound it, its tail, and a whole epoch."""
 
 import functools
+import warnings
 
 import torch
 from torch import nn
@@ -36,21 +37,21 @@ def step(options):
 
 
 def compiled(options):
-    """A training step with the part after the experts as it is, and compiled."""
+    """A training step with the part after the experts as it is, and compiled; an error if that falls back."""
     for name in WIDTHS:
         workload, train = _trained(name, options)
-        rows = []
         for precision in (None, torch.bfloat16):
             action, times = functools.partial(train, precision), []
             for compile_tail in (False, True):
                 for block in train.model.blocks:
                     block.compile_tail = compile_tail
-                action()
+                with warnings.catch_warnings():
+                    warnings.filterwarnings("error", message="torch.compile failed")
+                    action()
                 times.append(timing.device_and_clock(action, options.device))
             figures = [report.milliseconds(seconds) for pair in times for seconds in pair]
-            rows.append([_named(precision), *figures])
-        header = ["step", "GPU, ms", "clock, ms", "compiled: GPU, ms", "compiled: clock, ms"]
-        yield f"compile_tail, {workload.title}", header, rows
+            header = ["step", "GPU, ms", "clock, ms", "compiled: GPU, ms", "compiled: clock, ms"]
+            yield f"compile_tail, {workload.title}, {_named(precision)}", header, [[_named(precision), *figures]]
 
 
 def _named(precision):

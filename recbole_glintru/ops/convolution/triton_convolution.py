@@ -89,9 +89,8 @@ def _summed(x, grad_y, shape, layout):
     shares = triton.cdiv(blocks, share)
     partial = x.new_empty(shares, k * out * (width + 1), dtype=torch.float32)
     tensors = (x, grad_y, partial, layout.steps, layout.ranks, layout.lengths)
-    options = {**chosen, "num_warps": warps(chosen["ACROSS"])}
     with on_device_of(x):
-        tap_gradients[(shares * tiles,)](*tensors, len(x), share * chosen["ROWS"], **options)
+        tap_gradients[(shares * tiles,)](*tensors, len(x), share * chosen["ROWS"], **chosen, **summing_options(chosen))
     grad_taps, grad_biases = partial.sum(dim=0).split([k * out * width, k * out])
     return grad_taps.view(shape), grad_biases.view(k, out)
 
@@ -107,6 +106,15 @@ def summing_constants(width: int, out: int, k: int) -> dict:
     """The compile-time constants of `tap_gradients`."""
     shape = {"IN": width, "OUT": out, "K": k, "ROWS": ROWS_SUMMED}
     return {**shape, "ACROSS": _columns(out), "ALONG": _columns(width)}
+
+
+def summing_options(constants: dict) -> dict:
+    """How `tap_gradients` is compiled.
+
+    Not pipelined: `grad_y` is read by a product and by a sum, so Triton (3.6 to 3.9) would give it a single buffer in
+    shared memory, and on Hopper load the next rows into it while the asynchronous product still reads the last ones.
+    """
+    return {"num_warps": warps(constants["ACROSS"]), "num_stages": 1}
 
 
 def warps(columns: int) -> int:

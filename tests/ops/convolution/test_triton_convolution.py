@@ -89,7 +89,9 @@ def test_equals_both_layouts(rows, k, width, out):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["f16", "bf16"])
-@pytest.mark.parametrize("rows, k, width, out", [(3, 3, 48, 48), (17, 5, 64, 64)])
+@pytest.mark.parametrize(
+    "rows, k, width, out", [(3, 3, 48, 48), (17, 5, 64, 64), pytest.param(2048, 3, 128, 128, marks=ON_GPU_ALONE)]
+)
 def test_half_precision(rows, k, width, out, dtype):
     arguments = problem(ROWS[rows], k, width, out)
     expected = outcome(plainly, *arguments)
@@ -115,11 +117,12 @@ def test_long_histories_in_several_programs():
         assert_close(name, value, expected[name], TOLERANCES[torch.float32])
 
 
+@pytest.mark.parametrize("width", [32, 64])  # from 64 on Hopper's asynchronous products
 @pytest.mark.parametrize("programs", [1, 6])
-def test_sums_in_few_programs(monkeypatch, programs):
+def test_sums_in_few_programs(monkeypatch, programs, width):
     """A program sums several blocks of rows, or all; the last share is shorter than the others."""
     monkeypatch.setattr(triton_convolution, "PROGRAMS", programs)
-    arguments = problem([120, 1, 200], 3, 32, 32)
+    arguments = problem([120, 1, 200], 3, width, width)
     expected = outcome(plainly, *arguments)
     for name, value in outcome(kernels, *arguments).items():
         assert_close(name, value, expected[name], TOLERANCES[torch.float32])
