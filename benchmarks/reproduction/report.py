@@ -7,7 +7,7 @@ from typing import Any
 
 from measure.report import replace
 
-from reproduction import comparisons, figures, freshness, grids, progress
+from reproduction import comparisons, consistency, figures, freshness, grids, progress
 from reproduction.cells import Cell, Stale, file_name
 from reproduction.freshness import folder_of
 from reproduction.markdown import number, percent, plus_minus, table
@@ -130,7 +130,8 @@ def _head(rows: list[Row], protocol: str) -> list[str]:
     lines = [f"These trainings have not ended, and their best epoch so far is tested: {'; '.join(unended)}."]
     at_limit = [row.label for row in rows if row.at_limit()]
     cut = [f"These trainings ended at the most epochs allowed, perhaps before their best: {', '.join(at_limit)}."]
-    return (lines if unended else []) + (cut if at_limit else []) + other_data(rows, protocol)
+    notes = (lines if unended else []) + (cut if at_limit else [])
+    return notes + other_data(rows, protocol) + consistency.contradictions(rows)
 
 
 def _device(described: dict[str, Any]) -> str:
