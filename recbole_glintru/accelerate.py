@@ -3,7 +3,7 @@
 1. `predict` encodes each distinct history once; RecBole's sampled evaluation repeats it for every candidate.
 2. `forward` runs on groups of rows of similar length, each cut to its longest history (`ops/histories/grouping.py`).
 3. Dropout draws cheaper random numbers on a CPU (`ops/dropout.py`).
-4. BERT4Rec's loss is computed at the masked items alone.
+4. The cross-entropy needs no tensor of all scores, BERT4Rec's only the masked items (`faster_methods.py`).
 
 The first two are exact for a model whose states depend neither on how far a history is padded nor on the other rows of
 the batch. `padding_check.py` tests whether a model is like that.
@@ -16,13 +16,11 @@ from typing import Optional, Union
 import torch
 import torch.nn.functional as F
 from recbole.model.abstract_recommender import SequentialRecommender
-from recbole.model.sequential_recommender.bert4rec import BERT4Rec
 from torch import Tensor, nn
 
-from recbole_glintru import padding_check, settings
+from recbole_glintru import faster_methods, padding_check, settings
 from recbole_glintru.layers.dropout import Dropout
 from recbole_glintru.models.base import NextItemRecommender
-from recbole_glintru.ops.cross_entropy import catalogue_cross_entropy
 from recbole_glintru.ops.histories import grouping
 from recbole_glintru.ops.histories.distinct_rows import distinct_rows
 
@@ -145,60 +143,10 @@ class Accelerated:
         return _rebuild, (type(self).__bases__[-1],), self.__dict__
 
 
-class _MaskAtOnce:
-    """BERT4Rec's histories with the mask item appended, in one operation instead of one per row."""
-
-    def reconstruct_test_data(self, item_seq, item_seq_len):
-        """`[B, L]`, `[B]` -> `[B, L]`: each history with the mask item after its last item, less the first column."""
-        masked = F.pad(item_seq, (0, 1)).scatter(1, item_seq_len.unsqueeze(1), self.mask_token)
-        return masked[:, 1:]
-
-
-class _MaskedAlone:
-    """BERT4Rec's cross-entropy, without the states and scores that it multiplies by zero.
-
-    RecBole scores all items at `mask_ratio * MAX_ITEM_LIST_LENGTH` places of each history, most of which are padding,
-    and encodes histories of which no item is masked.
-    """
-
-    def calculate_loss(self, interaction):
-        """The model's own `calculate_loss`; `MASK_INDEX` is `[B, places]`, with zeros before the masked positions."""
-        index = interaction[self.MASK_INDEX]
-        counts = index > 0  # as in RecBole: a mask at the first position is not distinguished from padding
-        rows = counts.any(dim=1)
-        if self.loss_type != "CE" or not rows.any():
-            return super().calculate_loss(interaction)
-        states = self.forward(interaction[self.MASK_ITEM_SEQ][rows])
-        counts, index = counts[rows], index[rows]
-        row = counts.nonzero()[:, 0]
-        targets = interaction[self.POS_ITEMS][rows][counts]
-        items = self.item_embedding.weight[: self.n_items]  # without the mask item
-        return catalogue_cross_entropy(states[row, index[counts]], items, self.output_bias, targets)
-
-
-class _OneStateEach:
-    """BERT4Rec's `predict`, repeating for every candidate the state that it reads instead of those of all positions."""
-
-    def predict(self, interaction):
-        """The model's own `predict`: `[B]`, the score of each row's item."""
-        if self.training:  # dropout differs between equal histories
-            return super().predict(interaction)
-        item_seq, item_seq_len, items = (interaction[key] for key in (self.ITEM_SEQ, self.ITEM_SEQ_LEN, self.ITEM_ID))
-        first, inverse = distinct_rows([item_seq, item_seq_len])
-        states = self.forward(self.reconstruct_test_data(item_seq[first], item_seq_len[first]))
-        states = self.gather_indexes(states, item_seq_len[first] - 1)[inverse]
-        return (states * self.item_embedding(items)).sum(dim=1) + self.output_bias[items]
-
-
-# Faster versions of BERT4Rec's methods, for it and for models that inherit them.
-_REPLACEMENTS = {"reconstruct_test_data": _MaskAtOnce, "calculate_loss": _MaskedAlone, "predict": _OneStateEach}
-
-
 @functools.cache
 def accelerated_class(plain: type) -> type:
     """The class that a model of class `plain` has once it is accelerated."""
-    faster = [kind for name, kind in _REPLACEMENTS.items() if getattr(plain, name, None) is getattr(BERT4Rec, name)]
-    bases = (Accelerated, *faster, plain)
+    bases = (Accelerated, *faster_methods.bases(plain), plain)
     return type(plain.__name__, bases, {"__module__": plain.__module__, "__doc__": plain.__doc__})
 
 

@@ -13,9 +13,11 @@ from recbole.config import Config
 from recbole.data import create_dataset, data_preparation
 from recbole.data.interaction import Interaction
 from recbole.model.abstract_recommender import SequentialRecommender
+from recbole.model.loss import BPRLoss
 from recbole.quick_start import run_recbole
 from recbole.utils import get_model, get_trainer, init_seed
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from recbole_glintru import padding_check
 from recbole_glintru.accelerate import Accelerated, NotInvariant, accelerate
@@ -249,7 +251,7 @@ def test_only_masked_items_are_scored(case, monkeypatch):
     model = accelerate(made.model, Costs(0.0, 0.0)).train()
     shapes = rows_and_widths(model)
     monkeypatch.setattr(
-        "recbole_glintru.accelerate.catalogue_cross_entropy",
+        "recbole_glintru.faster_methods.catalogue_cross_entropy",
         lambda states, *others: scored.append(len(states)) or catalogue_cross_entropy(states, *others),
     )
     model.calculate_loss(masked(model, [[3], [], [2, 9], [0], [0, 5]]))
@@ -257,16 +259,64 @@ def test_only_masked_items_are_scored(case, monkeypatch):
     assert sum(rows for rows, _ in shapes) == 3
 
 
-def test_a_loss_of_its_own_is_kept(case):
-    """A model that changes BERT4Rec's loss is trained with what it changes it to."""
+class SizesOfTensors(TorchDispatchMode):
+    """Collects the numbers of elements of all tensors that are computed."""
 
-    class Doubled(get_model("BERT4Rec")):
+    def __init__(self):
+        super().__init__()
+        self.sizes = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        results = function(*args, **(kwargs or {}))
+        tree = results if isinstance(results, (tuple, list)) else [results]
+        self.sizes.update(one.numel() for one in tree if isinstance(one, torch.Tensor))
+        return results
+
+
+@pytest.mark.parametrize("name", ["SASRec", "GRU4Rec", "NARM", "SRGNN", "SASRecF", "GRU4RecF", "FDSA"])
+def test_the_loss_has_no_tensor_of_all_scores(case, name, monkeypatch):
+    for limit in ("PIECE", "LARGEST_PIECE"):
+        monkeypatch.setattr(f"recbole_glintru.ops.cross_entropy.{limit}", 1000)
+    made = case(name)
+    all_scores = len(made.training) * made.model.item_embedding.weight.shape[0]
+    with SizesOfTensors() as plain:
+        made.model.train().calculate_loss(copy.deepcopy(made.training))
+    model = accelerate(made.model)
+    with SizesOfTensors() as accelerated:
+        model.calculate_loss(copy.deepcopy(made.training)).backward()
+    assert all_scores in plain.sizes and all_scores not in accelerated.sizes
+
+
+@pytest.mark.parametrize("options", [{"label_smoothing": 0.1}, {"reduction": "sum"}, {"ignore_index": 1}], ids=str)
+def test_an_own_criterion_is_kept(case, options):
+    made = case("SASRec")
+    batch = copy.deepcopy(made.training)
+    batch[made.model.POS_ITEM_ID][::2] = 1  # of which `ignore_index` leaves none
+    made.model.loss_fct = nn.CrossEntropyLoss(**options)
+    expected = made.model.eval().calculate_loss(batch)
+    torch.testing.assert_close(accelerate(made.model).calculate_loss(batch), expected)
+
+
+def test_sampled_negatives_keep_their_loss(case):
+    made = case("GRU4Rec")
+    model, batch = made.model.eval(), copy.deepcopy(made.training)
+    model.loss_type, model.loss_fct = "BPR", BPRLoss()
+    batch[model.NEG_ITEM_ID] = batch[model.POS_ITEM_ID].flip(0)
+    expected = model.calculate_loss(batch)
+    torch.testing.assert_close(accelerate(model).calculate_loss(batch), expected)
+
+
+@pytest.mark.parametrize("name", ["BERT4Rec", "SASRec"])
+def test_a_loss_of_its_own_is_kept(case, name):
+    """A model that changes RecBole's loss is trained with what it changes it to."""
+
+    class Doubled(get_model(name)):
         def calculate_loss(self, interaction):
             return 2 * super().calculate_loss(interaction)
 
-    made = case("BERT4Rec")
+    made = case(name)
     model = Doubled(made.config, made.train_data._dataset).eval()
-    batch = masked(model, [[3], [], [2, 9], [], [0, 5]])
+    batch = masked(model, [[3], [], [2, 9], [], [0, 5]]) if name == "BERT4Rec" else made.training
     expected = model.calculate_loss(batch)
     torch.testing.assert_close(accelerate(model).calculate_loss(batch), expected)
 
