@@ -311,7 +311,8 @@ def test_without_matplotlib_a_line_says_how_to_get_it(place, monkeypatch, capsys
     find = figures.importlib.util.find_spec
 
     def found(name, *package):
-        return None if name == "adjustText" else find(name, *package)
+        present = {"matplotlib": find("json"), "adjustText": None}  # whatever is installed
+        return present[name] if name in present else find(name, *package)
 
     monkeypatch.setattr(figures.importlib.util, "find_spec", found)
     write_made_up(place, beauty("GLINTRU"), 0.3)
